@@ -1,0 +1,1 @@
+"""From history to verdict to report. Knows no SSH and no aiohttp."""

@@ -1,0 +1,1 @@
+"""Planted bugs: historical mistakes of Raft implementations, one small module each."""

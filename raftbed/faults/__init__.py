@@ -1,0 +1,1 @@
+"""Faults: each one injects, proves that it took, and undoes itself."""

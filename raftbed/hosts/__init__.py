@@ -1,0 +1,1 @@
+"""Hosts: where the system under test runs; every kind speaks SSH."""

@@ -1,0 +1,191 @@
+"""Histories and other JSON Lines files: appended as things happen, readable whatever cut the writing off.
+
+The history format (schema ``raftbed.history/1``) is one JSON object per line, one line per event; see
+docs/formats.md. An optional first line ``{"schema": ..., ...}`` carries metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import msgspec
+
+from raftbed.errors import HistoryError
+from raftbed.model import Op
+
+HISTORY_SCHEMA = "raftbed.history/1"
+
+_OP_DECODER = msgspec.json.Decoder(Op)
+_ANY_DECODER = msgspec.json.Decoder()
+
+
+class LineWriter:
+    """Appends JSON objects to a private file, one a line, each handed to the kernel at once.
+
+    A process that is killed loses at most the line it was writing; lines are not synced to disk one by one, because
+    what must survive is the controller's death, not the machine's.
+
+    Parameters:
+        path: the file; made with mode 0600.
+
+    Raises:
+        OSError: the file cannot be written (full disk, say).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._encoder = msgspec.json.Encoder()
+
+    def write(self, record: Any) -> None:
+        """Append one record."""
+        line = memoryview(self._encoder.encode(record) + b"\n")
+        while line:
+            line = line[os.write(self._fd, line) :]
+
+    def close(self) -> None:
+        """Close the file; closing twice is harmless."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def op_record(op: Op) -> dict[str, Any]:
+    """`op` as it stands in a history: optional fields that are unset are left out."""
+    record: dict[str, Any] = {"index": op.index, "time": op.time, "type": op.type, "process": op.process, "f": op.f}
+    if op.key is not None:
+        record["key"] = op.key
+    record["value"] = op.value
+    for name in ("error", "node", "client", "serial"):
+        value = getattr(op, name)
+        if value is not None:
+            record[name] = value
+    return record
+
+
+class HistoryWriter:
+    """Records a history as it happens. Events are numbered here, in the order in which they are recorded.
+
+    Parameters:
+        path: the history file to make.
+        metadata: goes into the first line, beside the schema.
+    """
+
+    def __init__(self, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
+        self._lines = LineWriter(path)
+        self._lines.write({"schema": HISTORY_SCHEMA, **(metadata or {})})
+        self.count = 0
+
+    def record(self, op: Op) -> None:
+        """Append one event; its index is replaced by its place in the file."""
+        record = op_record(op)
+        record["index"] = self.count
+        self._lines.write(record)
+        self.count += 1
+
+    def close(self) -> None:
+        """Close the file."""
+        self._lines.close()
+
+
+def _open(path: Path) -> BinaryIO:
+    raw = path.open("rb")
+    if path.suffix == ".gz":
+        return io.BufferedReader(gzip.GzipFile(fileobj=raw, mode="rb"))
+    return raw
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The complete lines of a file with their numbers from 1; a torn last line (no newline, not JSON) is left out.
+
+    Raises:
+        HistoryError: the file cannot be opened or its compression is broken.
+    """
+    try:
+        with contextlib.closing(_open(path)) as stream:
+            number = 0
+            try:
+                for number, line in enumerate(stream, start=1):
+                    if not line.endswith(b"\n"):
+                        try:
+                            _ANY_DECODER.decode(line)
+                        except msgspec.DecodeError:
+                            return  # the writer was cut off in the middle of this line
+                    if line.strip():
+                        yield number, line
+            except EOFError:
+                return  # a compressed file whose writer was cut off
+            except gzip.BadGzipFile as error:
+                raise HistoryError(f"{path}: line {number}: not a gzip file: {error}.") from error
+    except OSError as error:
+        raise HistoryError(f"{path}: cannot be read: {error.strerror or error}.") from error
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """All records of a JSON Lines file.
+
+    Raises:
+        HistoryError: a line other than a torn last one is not a JSON object; names file and line.
+    """
+    records = []
+    for number, line in read_lines(path):
+        try:
+            record = _ANY_DECODER.decode(line)
+        except msgspec.DecodeError as error:
+            raise HistoryError(f"{path}: line {number} is not JSON: {error}.") from error
+        if not isinstance(record, dict):
+            raise HistoryError(f"{path}: line {number} is not a JSON object.")
+        records.append(record)
+    return records
+
+
+@contextlib.contextmanager
+def _line_errors(path: Path, number: int) -> Iterator[None]:
+    try:
+        yield
+    except msgspec.DecodeError as error:  # ValidationError is a DecodeError
+        raise HistoryError(
+            f"{path}: line {number} is not an event of a history: {error}.",
+            remedy="See docs/formats.md for the format.",
+        ) from error
+
+
+def read_history(path: Path) -> tuple[dict[str, Any], list[Op]]:
+    """A history file (``.jsonl``, or ``.jsonl.gz``): its metadata, and its events in the order of the file.
+
+    Raises:
+        HistoryError: unreadable, not a history, or of a schema version that is not known here.
+    """
+    metadata: dict[str, Any] = {}
+    ops: list[Op] = []
+    first = True
+    decode = _OP_DECODER.decode
+    for number, line in read_lines(path):
+        if first:
+            first = False
+            with _line_errors(path, number):
+                head = _ANY_DECODER.decode(line)
+            if isinstance(head, dict) and "schema" in head:
+                if head["schema"] != HISTORY_SCHEMA:
+                    raise HistoryError(
+                        f"{path}: has schema {head['schema']!r}; this version reads {HISTORY_SCHEMA!r}.",
+                        remedy="Is it a history file?",
+                    )
+                metadata = head
+                continue
+        with _line_errors(path, number):
+            ops.append(decode(line))
+    return metadata, ops

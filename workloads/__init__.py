@@ -1,0 +1,1 @@
+"""Workloads: client, generator, and the names of the checks that judge them."""
