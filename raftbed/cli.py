@@ -1,0 +1,241 @@
+"""The command line: one verb per stage. Sees everything; nothing imports it.
+
+Commands import what they need when they run, so that ``raftbed --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from raftbed import __version__
+from raftbed.console import Console
+from raftbed.errors import EXIT_COULD_NOT_RUN, EXIT_INVALID, EXIT_UNKNOWN, EXIT_USAGE, EXIT_VALID, RaftbedError, UsageError
+
+if TYPE_CHECKING:
+    from raftbed.plan import PlanSettings
+
+_EXIT = {"valid": EXIT_VALID, "invalid": EXIT_INVALID, "unknown": EXIT_UNKNOWN}
+_STORE = click.option(
+    "--store", type=click.Path(path_type=Path), default=Path("store"), show_default=True, help="Where runs are kept."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")
+_TIME = click.option(
+    "--check-time-limit", type=float, default=60.0, show_default=True, metavar="SECONDS", help="For all checks."
+)
+_MEMORY = click.option(
+    "--check-memory-limit", type=int, default=4096, show_default=True, metavar="MIB", help="For all checks."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="raftbed", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Find out whether a replicated system keeps its promises: real hosts, real faults, checked histories.
+
+    Start with:  raftbed run partition-test
+
+    Exit codes: 0 valid, 1 invalid, 2 unknown, 254 usage, 255 could not run.
+    """
+    context.obj = debug
+
+
+@cli.command()
+@click.argument("test", metavar="TEST|PLAN.toml")
+@click.option("--nodes", type=int, help="How many nodes.  [default: 5]")
+@click.option("--time-limit", type=float, metavar="SECONDS", help="How long clients work and faults strike.  [default: 30]")
+@click.option("--concurrency", metavar="N|Kn", help="How many clients; 2n means two per node.  [default: 2n]")
+@click.option("--rate", type=float, metavar="OPS", help="Operations per second in all; 0: no limit.  [default: 400]")
+@click.option("--keys", type=int, help="How many keys.  [default: 8]")
+@click.option("--faults", metavar="A,B|none", help="Kinds of fault, instead of the test's own.")
+@click.option("--seed", type=int, help="Makes the schedule and the operations repeat.  [default: drawn]")
+@click.option("--operation-timeout", type=float, metavar="SECONDS", help="Until an operation is unknown.  [default: 2]")
+@click.option("--system", metavar="NAME", help="What is under test.  [default: raft]")
+@click.option("--hosts", metavar="KIND", help="Where it runs.  [default: local]")
+@click.option("--bug", metavar="NAME", help="Plant a bug in the nodes; the run should end invalid.")
+@click.option("--repeat", type=click.IntRange(1), default=1, metavar="N", help="Run N times, with seeds counting up.")
+@click.option("--keep", is_flag=True, help="Leave the hosts up afterwards; remove them with: raftbed clean")
+@click.option("--dry-run", is_flag=True, help="Print plan and schedule, and run nothing.")
+@click.option("--quiet", is_flag=True, help="Print the result only.")
+@_STORE
+@_JSON
+@_TIME
+@_MEMORY
+def run(test: str, **options: Any) -> int:
+    """Run a test, check what it recorded, write the report.
+
+    TEST is one of `raftbed list tests`, or a plan file (everything that a run is, in one TOML file).
+    """
+    from raftbed import running
+
+    settings = _settings(test, options)
+    console = Console(quiet=options["quiet"], json=options["as_json"])
+    request = running.RunRequest(
+        settings=settings,
+        store=options["store"],
+        repeat=options["repeat"],
+        keep=options["keep"],
+        time_limit=options["check_time_limit"],
+        memory_limit=options["check_memory_limit"] << 20,
+    )
+    if options["dry_run"]:
+        return running.dry_run(request, console)
+    return _EXIT[running.run_all(request, console)]
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.option("--model", metavar="NAME", help="cas-register or kv-append.  [default: from the operations]")
+@_JSON
+@_TIME
+@_MEMORY
+def check(
+    paths: tuple[Path, ...], model: str | None, as_json: bool, check_time_limit: float, check_memory_limit: int
+) -> int:
+    """Check histories (.jsonl, .jsonl.gz) or run directories; the worst verdict sets the exit code."""
+    from raftbed import checking
+    from raftbed.console import show_results
+    from raftbed.model import worst
+
+    console = Console(json=as_json)
+    limits = checking.Limits(time=check_time_limit, memory=check_memory_limit << 20)
+    every = []
+    for path in paths:
+        results = checking.check_path(path, model=model, limits=limits)
+        every.append(results)
+        show_results(console, results)
+    validity = worst(results.validity for results in every)
+    if as_json:
+        console.emit({"validity": validity, "results": every})
+    return _EXIT[validity]
+
+
+@cli.command()
+@click.argument("run_path", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
+@_STORE
+@_JSON
+def report(run_path: Path | None, store: Path, as_json: bool) -> int:
+    """Write the report of a run (default: the latest) and print its path."""
+    from raftbed import checking
+
+    console = Console(json=as_json)
+    directory = checking.run_directory(run_path, store)
+    if directory.results() is None:
+        console.say("The run has not been checked yet; checking it first.")
+        checking.check_run(directory, limits=checking.Limits())
+    path = checking.write_report(directory)
+    console.result(str(path))
+    if as_json:
+        console.emit({"report": str(path)})
+    return EXIT_VALID
+
+
+@cli.command(name="list")
+@click.argument("kind", type=click.Choice(["tests", "workloads", "faults", "bugs", "hosts", "systems", "runs"]))
+@_STORE
+@_JSON
+def list_command(kind: str, store: Path, as_json: bool) -> int:
+    """List what there is."""
+    from raftbed import listing
+    from raftbed.console import table
+
+    console = Console(json=as_json)
+    rows = listing.rows(kind, store)
+    if as_json:
+        console.emit({kind: [{"name": row[0], "description": row[1]} for row in rows]})
+    else:
+        table(rows, console.result)
+        if not rows:
+            console.say(f"There are no {kind}.")
+    return EXIT_VALID
+
+
+@cli.command()
+@_JSON
+def doctor(as_json: bool) -> int:
+    """Say what works on this machine, what is missing, and the command that installs or allows it."""
+    from raftbed import doctor as examination
+
+    console = Console(json=as_json)
+    console.say("Trying what this machine can do; this takes a few seconds.")
+    findings = examination.diagnose()
+    if as_json:
+        console.emit({"findings": findings})
+    else:
+        console.result(examination.render(findings))
+    return EXIT_VALID
+
+
+@cli.command()
+@_JSON
+def clean(as_json: bool) -> int:
+    """Remove hosts that were kept (`run --keep`), and whatever a killed run left behind."""
+    from raftbed import listing
+
+    console = Console(json=as_json)
+    removed = listing.clean(console.say)
+    console.result(f"{len(removed)} removed." if removed else "Nothing was left behind.")
+    if as_json:
+        console.emit({"removed": removed})
+    return EXIT_VALID
+
+
+def _settings(test: str, options: dict[str, Any]) -> PlanSettings:
+    """What plan file and command line say together; the command line wins."""
+    from raftbed import plan
+
+    is_file = test.endswith((".toml", ".json")) or "/" in test
+    base = plan.read_settings(Path(test)) if is_file else plan.PlanSettings(test=test)
+    if is_file and not base.test:
+        raise UsageError(f"{test}: names no test.", remedy='Add a line such as: test = "partition-test"')
+    names = (
+        "nodes", "time_limit", "concurrency", "rate", "keys", "seed", "operation_timeout", "system", "hosts", "bug",
+    )  # fmt: skip
+    changes = {name: options[name] for name in names}
+    if options["faults"] is not None:
+        changes["faults"] = [name for name in options["faults"].split(",") if name not in ("", "none")]
+    changed = any(changes[name] is not None for name in ("nodes", "seed", "time_limit")) or "faults" in changes
+    if base.schedule is not None and changed:
+        raise UsageError(
+            f"{test}: spells its schedule out, so that nodes, faults, seed and time limit cannot be changed.",
+            remedy="Take `schedule` out of the file, or leave the options away.",
+        )
+    return plan.override(base, **changes)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the ``raftbed`` command: ends the process with the exit code."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in args
+    args = [argument for argument in args if argument != "--debug"]  # it may stand behind the command, too
+    try:
+        code = cli.main(args=args, prog_name="raftbed", standalone_mode=False)
+    except RaftbedError as error:
+        if debug:
+            raise
+        Console().error(error)
+        code = error.exit_code
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except click.UsageError as error:
+        error.show()
+        code = EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        print("raftbed: interrupted.", file=sys.stderr)
+        code = EXIT_COULD_NOT_RUN
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output went away
+        code = EXIT_COULD_NOT_RUN
+    except Exception as error:
+        if debug:
+            raise
+        print(f"raftbed: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+        print("  This is a defect of raftbed; `raftbed --debug ...` shows where.", file=sys.stderr)
+        code = EXIT_COULD_NOT_RUN
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,57 @@
+"""The ``list`` and ``clean`` commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from raftbed import suite
+
+
+def rows(kind: str, store: Path) -> list[tuple[str, str]]:
+    """Name and description of everything of one kind."""
+    if kind == "tests":
+        return [(test.name, _describe(test)) for test in suite.TESTS.values()]
+    if kind == "workloads":
+        return [(name, make().summary) for name, make in suite.WORKLOADS.items()]
+    if kind == "bugs":
+        from raftbed import bugs
+
+        found = [bugs.load(name) for name in bugs.names()]
+        return [(bug.name, f"{bug.mistake} ({bug.seen_in}; try {bug.test})") for bug in found]
+    if kind == "runs":
+        return _runs(store)
+    return list({"faults": suite.FAULTS, "hosts": suite.HOSTS, "systems": suite.SYSTEMS}[kind].items())
+
+
+def clean(say: Callable[[str], None]) -> list[str]:
+    """Remove kept hosts and leftovers of dead runs; returns what was removed."""
+    from raftbed.hosts import local
+
+    removed = list(local.sweep())
+    for lab in local.list_labs():
+        local.remove_lab(lab)
+        removed.append(lab.name)
+    for name in removed:
+        say(f"removed {name}")
+    return removed
+
+
+def _describe(test: suite.NamedTest) -> str:
+    return f"{test.summary}; faults: {', '.join(test.faults) or 'none'}"
+
+
+def _runs(store: Path) -> list[tuple[str, str]]:
+    from raftbed.errors import StoreError
+    from raftbed.store import Store
+
+    found = []
+    for directory in Store(store).runs():
+        try:
+            manifest, results = directory.manifest(), directory.results()
+        except StoreError as error:
+            found.append((directory.path.name, f"unreadable: {error}"))
+            continue
+        verdict = results.validity if results else "not checked"
+        found.append((manifest.run, f"{verdict:<12} {manifest.state:<12} {manifest.command}"))
+    return found

@@ -1,0 +1,205 @@
+"""From test, plan file, command line and seed to a `Plan`: pure, and the same for the same input.
+
+A plan file is TOML whose keys are the names of `PlanSettings`; the command line sets the same names and wins. A
+``plan.json`` of an earlier run is a plan file too, and repeats that run's schedule to the letter.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from raftbed import suite
+from raftbed.errors import PlanError
+from raftbed.model import FaultStep, Plan
+
+_DEFAULT_TIME_LIMIT = 30.0
+_DEFAULT_NODES = 5
+_MOST_NODES = 50
+
+
+class PlanSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """What a user may say about a run; None means: as the test, the bug or the default has it.
+
+    Attributes are those of :class:`raftbed.model.Plan`, except that `nodes` may be a count and `concurrency` may be
+    written as a multiple of the nodes, "2n".
+    """
+
+    test: str = ""
+    system: str | None = None
+    hosts: str | None = None
+    nodes: int | list[str] | None = None
+    workload: str | None = None
+    faults: list[str] | None = None
+    checks: list[str] | None = None
+    seed: int | None = None
+    time_limit: float | None = None
+    concurrency: int | str | None = None
+    rate: float | None = None
+    keys: int | None = None
+    operation_timeout: float | None = None
+    recovery_timeout: float | None = None
+    bug: str | None = None
+    node_options: dict[str, Any] = {}
+    schedule: list[FaultStep] | None = None
+
+
+def read_settings(path: Path) -> PlanSettings:
+    """Read a plan file, TOML or (by its ending) JSON.
+
+    Raises:
+        PlanError: unreadable or malformed; names the file, the key and what to write instead.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    try:
+        raw = msgspec.json.decode(content) if path.suffix == ".json" else tomllib.loads(content.decode())
+        return msgspec.convert(raw, PlanSettings)
+    except msgspec.ValidationError as error:
+        known = ", ".join(PlanSettings.__struct_fields__)
+        raise PlanError(f"{path}: {error}.", remedy=f"Keys of a plan: {known}.") from error
+    except (tomllib.TOMLDecodeError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise PlanError(f"{path}: is not {kind}: {error}.") from error
+
+
+def override(base: PlanSettings, **changes: Any) -> PlanSettings:
+    """`base` with those of `changes` that are not None."""
+    return msgspec.structs.replace(base, **{name: value for name, value in changes.items() if value is not None})
+
+
+def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
+    """The plan that `settings` describe, its schedule spelled out.
+
+    Parameters:
+        settings: as read and overridden.
+        seed: used when the settings name none.
+
+    Raises:
+        PlanError, UsageError: something named does not exist, a number is out of bounds, or parts contradict.
+    """
+    test: suite.NamedTest = suite.pick(suite.TESTS, settings.test, "test")
+    workload_name = settings.workload or test.workload
+    workload = suite.pick(suite.WORKLOADS, workload_name, "workload")()
+    system = settings.system or "raft"
+    suite.pick(suite.SYSTEMS, system, "system")
+    hosts = settings.hosts or "local"
+    suite.pick(suite.HOSTS, hosts, "kind of hosts")
+    faults = tuple(dict.fromkeys(settings.faults if settings.faults is not None else test.faults))
+    for fault in faults:
+        suite.pick(suite.FAULTS, fault, "fault")
+    nodes = _node_names(settings.nodes)
+    time_limit = _bounded("time_limit", settings.time_limit, default=_DEFAULT_TIME_LIMIT, least=1.0, most=86_400.0)
+    operation_timeout = _bounded("operation_timeout", settings.operation_timeout, default=2.0, least=0.05, most=600.0)
+    checks = _checks(settings.checks, workload.checks)
+    the_seed = settings.seed if settings.seed is not None else seed
+    node_options = {**test.node_options, **_bug_options(settings.bug), **settings.node_options}
+    return Plan(
+        test=test.name,
+        system=system,
+        hosts=hosts,
+        nodes=nodes,
+        workload=workload_name,
+        faults=faults,
+        checks=checks,
+        seed=the_seed,
+        time_limit=time_limit,
+        concurrency=_concurrency(settings.concurrency, len(nodes)),
+        rate=_bounded("rate", settings.rate, default=400.0, least=0.0, most=1e6),
+        keys=int(_bounded("keys", settings.keys, default=8, least=1, most=1e6)),
+        operation_timeout=operation_timeout,
+        recovery_timeout=_bounded("recovery_timeout", settings.recovery_timeout, default=15.0, least=1.0, most=3600.0),
+        bug=settings.bug,
+        node_options=node_options,
+        schedule=_schedule(settings.schedule, faults, nodes, time_limit, operation_timeout, the_seed),
+    )
+
+
+def repeat_command(plan: Plan) -> str:
+    """The command line that makes the same plan again (with the same version of raftbed)."""
+    parts = ["raftbed", "run", plan.test, "--seed", str(plan.seed), "--nodes", str(len(plan.nodes))]
+    parts += ["--time-limit", f"{plan.time_limit:g}", "--concurrency", str(plan.concurrency)]
+    parts += ["--rate", f"{plan.rate:g}", "--keys", str(plan.keys)]
+    if plan.faults != suite.TESTS[plan.test].faults:
+        parts += ["--faults", ",".join(plan.faults) or "none"]
+    if plan.hosts != "local":
+        parts += ["--hosts", plan.hosts]
+    if plan.bug:
+        parts += ["--bug", plan.bug]
+    return " ".join(parts)
+
+
+def _node_names(nodes: int | list[str] | None) -> tuple[str, ...]:
+    if isinstance(nodes, list):
+        if not nodes or len(set(nodes)) != len(nodes) or not all(re.fullmatch(r"[a-z][a-z0-9-]{0,14}", n) for n in nodes):
+            raise PlanError(f"nodes: {nodes!r} are not distinct names.", remedy='Write a count, or ["n1", "n2", "n3"].')
+        return tuple(nodes)
+    count = int(_bounded("nodes", nodes, default=_DEFAULT_NODES, least=1, most=_MOST_NODES))
+    return tuple(f"n{number}" for number in range(1, count + 1))
+
+
+def _bounded(name: str, value: float | None, *, default: float, least: float, most: float) -> float:
+    if value is None:
+        return default
+    if not least <= value <= most:  # also refuses NaN
+        raise PlanError(f"{name}: {value:g} is out of bounds.", remedy=f"Choose from {least:g} to {most:g}.")
+    return value
+
+
+def _concurrency(given: int | str | None, nodes: int) -> int:
+    text = str(given if given is not None else "2n").strip()
+    match = re.fullmatch(r"(\d+)(n?)", text)
+    workers = int(match[1]) * (nodes if match[2] else 1) if match else 0
+    if not 1 <= workers <= 10_000:
+        raise PlanError(
+            f"concurrency: {text!r} is not a number of workers.",
+            remedy='Write a number from 1 to 10000, or a multiple of the nodes such as "2n".',
+        )
+    return workers
+
+
+def _checks(chosen: list[str] | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    if chosen is None:
+        return usual
+    unknown = [name for name in chosen if name not in usual]
+    if unknown or not chosen:
+        raise PlanError(
+            f"checks: {', '.join(unknown) or 'an empty list'} does not fit the workload.",
+            remedy=f"It has: {', '.join(usual)}.",
+        )
+    return tuple(chosen)
+
+
+def _bug_options(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    from raftbed import bugs
+
+    suite.pick(dict.fromkeys(bugs.names()), name, "bug")
+    return dict(bugs.load(name).node_options)
+
+
+def _schedule(
+    given: list[FaultStep] | None,
+    faults: tuple[str, ...],
+    nodes: tuple[str, ...],
+    time_limit: float,
+    operation_timeout: float,
+    seed: int,
+) -> tuple[FaultStep, ...]:
+    from raftbed import schedule
+
+    if given is not None:
+        return schedule.validate_schedule(given, nodes=nodes, time_limit=time_limit)
+    return cast(
+        "tuple[FaultStep, ...]",
+        schedule.make_schedule(
+            faults, nodes=nodes, time_limit=time_limit, operation_timeout=operation_timeout, seed=seed
+        ),
+    )

@@ -1,0 +1,398 @@
+"""One run, from hosts to a recorded history: deploy, clients, faults, heal, final reads, collect.
+
+Theory of operation
+-------------------
+The run is a line of phases; each leaves in the run directory whatever it learned, at once, so that a run that is cut
+off anywhere can be checked as far as it came. Set-up errors end the run, and the first one is what the user sees;
+errors of the teardown are recorded and stop nothing. Everything that waits has a bound.
+
+While clients work, five tasks go side by side: the workers, the nemesis with its schedule, the keeper of the hosts'
+dead-man leases, the sampler of the nodes' status, and the watch over the controller's own event loop, whose stalls
+would otherwise look like slow nodes.
+
+Ctrl-C once ends the clients' phase early; healing, final reads and collection still happen. Twice: only what is
+needed to leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import platform
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from importlib import metadata
+from typing import Any, TypeVar
+
+from raftbed import __version__, suite
+from raftbed.clients import Tally, Worker, gather_workers
+from raftbed.errors import HostError, RaftbedError, StoreError
+from raftbed.faults.nemesis import Nemesis
+from raftbed.hosts import make_pool
+from raftbed.model import SECOND, FaultEvent, Op, Plan
+from raftbed.record import HistoryWriter, LineWriter
+from raftbed.store import EventKind, Manifest, RunDirectory, RunEvent, RunState
+from raftbed.systems.raft import RaftSystem
+
+_SAMPLE_INTERVAL = 0.25  # seconds between two samples of a node's status
+_STALL = 0.25  # seconds of delay of the controller's event loop that are worth a record
+_TEARDOWN_LIMIT = 20.0  # seconds for any one step of the teardown
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A glance at a run under way, for the progress line.
+
+    Attributes:
+        elapsed: seconds since the run started.
+        phase: its name.
+        time_limit: planned seconds of the clients' phase.
+        ok, fail, info: operations so far.
+        ok_rate: acknowledged operations per second over the last two seconds.
+        faults: what strikes now.
+        leader: who leads, as far as is known.
+    """
+
+    elapsed: float
+    phase: str
+    time_limit: float
+    ok: int
+    fail: int
+    info: int
+    ok_rate: float
+    faults: tuple[str, ...]
+    leader: str | None
+
+
+class StopSignal:
+    """How the user's Ctrl-C reaches the run: the first asks it to end early, the second to end now."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+        self.urgent = asyncio.Event()
+
+    def interrupt(self) -> None:
+        """Take one Ctrl-C."""
+        (self.urgent if self.requested.is_set() else self.requested).set()
+
+
+class Run:
+    """Executes one plan.
+
+    Parameters:
+        plan: what to do.
+        directory: where to leave everything.
+        command: the command line that repeats the run.
+        stop: the user's wish to end early.
+        keep: leave the hosts up afterwards.
+    """
+
+    def __init__(
+        self, plan: Plan, directory: RunDirectory, *, command: str, stop: StopSignal, keep: bool = False
+    ) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._stop = stop
+        self._keep = keep
+        self._start = time.monotonic_ns()
+        self._tally = Tally()
+        self._rates: deque[tuple[float, int]] = deque(maxlen=9)
+        self._phase = "prepare"
+        self._active: dict[str, str] = {}
+        self._leader: str | None = None
+        self._workers: list[Worker] = []
+        self._manifest = Manifest(
+            run=f"{directory.path.parent.name}/{directory.path.name}",
+            state="prepared",
+            command=command,
+            started=datetime.now().astimezone().isoformat(timespec="milliseconds"),
+            versions=_versions(),
+            machine=_machine(),
+        )
+        directory.write_plan(plan)
+        directory.write_manifest(self._manifest)
+        self._events = LineWriter(directory.events_path)
+        self._faults = LineWriter(directory.faults_path)
+        self._status = LineWriter(directory.status_path)
+        self._history = HistoryWriter(
+            directory.history_path,
+            {"test": plan.test, "workload": plan.workload, "seed": plan.seed},
+        )
+
+    def clock(self) -> int:
+        """Nanoseconds since the start of the run."""
+        return time.monotonic_ns() - self._start
+
+    def progress(self) -> Progress:
+        """A glance at where the run is."""
+        elapsed = self.clock() / SECOND
+        self._rates.append((elapsed, self._tally.ok))
+        (then, before), (now, count) = self._rates[0], self._rates[-1]
+        return Progress(
+            elapsed=elapsed,
+            phase=self._phase,
+            time_limit=self._plan.time_limit,
+            ok=self._tally.ok,
+            fail=self._tally.fail,
+            info=self._tally.info,
+            ok_rate=(count - before) / (now - then) if now > then else 0.0,
+            faults=tuple(self._active.values()),
+            leader=self._leader,
+        )
+
+    async def execute(self) -> RunState:
+        """Run the plan; returns how it ended: "ended" or "interrupted".
+
+        Raises:
+            RaftbedError: it could not be run; the first thing that went wrong. What was recorded until then stays.
+        """
+        state: RunState = "failed"
+        try:
+            state = await self._phases()
+        except OSError as error:
+            failure = StoreError(
+                f"{self._directory.path}: cannot be written: {error.strerror or error}.",
+                remedy="What was recorded before can still be checked: raftbed check, raftbed report.",
+            )
+            self._event("error", str(failure))
+            raise failure from error
+        except RaftbedError as error:
+            self._event("error", str(error), host=getattr(error, "host", ""))
+            raise
+        finally:
+            self._event("phase", "ended")
+            self._set_manifest(state=state, duration=self.clock() / SECOND)
+            for writer in (self._events, self._faults, self._status, self._history):
+                writer.close()
+        return state
+
+    async def _phases(self) -> RunState:
+        self._enter("hosts")
+        async with self._hosts() as pool, self._system(pool) as system:
+            self._enter("deploy")
+            await self._unless_urgent(system.install())
+            self._enter("start")
+            await self._unless_urgent(system.start())
+            if not await self._unless_urgent(system.wait_ready(timeout=self._plan.recovery_timeout)):
+                raise HostError(
+                    f"the nodes elected no leader within {self._plan.recovery_timeout:g} s of their start.",
+                    remedy=f"Their logs are in {self._directory.path / 'nodes'}.",
+                )
+            nemesis = self._nemesis(pool, system)
+            try:
+                await self._clients(system, nemesis)
+            finally:
+                if not self._stop.urgent.is_set():
+                    await self._heal(system, nemesis)
+            return "interrupted" if self._stop.requested.is_set() else "ended"
+
+    # -- phases ---------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _hosts(self) -> AsyncIterator[Any]:
+        pool = make_pool(self._plan.hosts, self._plan.nodes, self._directory.path / "lab")
+        try:
+            await self._unless_urgent(pool.start())
+            self._set_manifest(
+                state="running",
+                node_addresses={name: host.address for name, host in pool.hosts.items()},
+            )
+            yield pool
+        finally:
+            self._phase = "teardown"
+            await self._bounded("take the hosts away", pool.close(keep=self._keep))
+
+    @contextlib.asynccontextmanager
+    async def _system(self, pool: Any) -> AsyncIterator[RaftSystem]:
+        system = RaftSystem(pool, self._plan, warn=lambda text, **detail: self._event("warning", text, **detail))
+        try:
+            yield system
+        finally:
+            if not self._stop.urgent.is_set():
+                self._enter("collect")
+                if not self._keep:
+                    await self._bounded("stop the nodes", system.stop())
+                missing = await self._bounded("fetch the nodes' logs", system.collect(self._directory))
+                for sentence in missing or ():
+                    self._event("warning", sentence)
+            await self._bounded("close connections", system.close())
+
+    def _nemesis(self, pool: Any, system: RaftSystem) -> Nemesis:
+        def ledger(event: FaultEvent) -> None:
+            self._faults.write(event)
+            if event.state == "injected":
+                self._active[event.fault] = f"{event.kind} {event.shape}"
+            elif event.state == "healed":
+                self._active.pop(event.fault, None)
+
+        return Nemesis(
+            hosts=pool.hosts,
+            control=system.control,
+            clock=self.clock,
+            record_event=ledger,
+            record_op=self._history.record,
+            run_tag=self._directory.path.name,
+        )
+
+    async def _clients(self, system: RaftSystem, nemesis: Nemesis) -> None:
+        self._enter("clients")
+        plan = self._plan
+        begin = self.clock()
+        end = begin + int(plan.time_limit * SECOND)
+        workload = suite.WORKLOADS[plan.workload]()
+        self._workers = self._make_workers(system)
+
+        def over() -> bool:
+            return self.clock() >= end or self._stop.requested.is_set()
+
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the run: collections need not look at it
+        loads = [worker.work(workload.generator(plan, number), over) for number, worker in enumerate(self._workers)]
+        async with self._background(self._watch_loop(), self._sample(system), nemesis.keep_leases()):
+            faults = asyncio.ensure_future(nemesis.run(plan.schedule, start=begin))
+            try:
+                await gather_workers(loads, stop=self._stop.requested)
+            finally:
+                faults.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await faults
+
+    async def _heal(self, system: RaftSystem, nemesis: Nemesis) -> None:
+        plan = self._plan
+        async with self._background(self._sample(system)):
+            self._enter("heal")
+            await self._bounded("heal all faults", nemesis.heal_all(), limit=60.0)
+            self._enter("recovery")
+            for node, evidence in (await system.unexpected_deaths()).items():
+                self._event("error", f"{node}: its process died by itself.", node=node, **evidence)
+            ready = await self._unless_urgent(system.wait_ready(timeout=plan.recovery_timeout))
+            if not ready:
+                self._event("error", f"The cluster was not ready {plan.recovery_timeout:g} s after the final heal.")
+            self._enter("final-reads")
+            workload = suite.WORKLOADS[plan.workload]()
+            reads = [
+                worker.read_all(workload.final_requests(plan, number), attempts=5 if ready else 1)
+                for number, worker in enumerate(self._workers)
+            ]
+            await gather_workers(reads, stop=self._stop.urgent)
+
+    def _make_workers(self, system: RaftSystem) -> list[Worker]:
+        connection = system.connection()
+        return [
+            Worker(
+                number,
+                self._plan,
+                connection,
+                clock=self.clock,
+                record=self._history.record,
+                tally=self._tally,
+            )
+            for number in range(self._plan.concurrency)
+        ]
+
+    # -- side by side with the clients ----------------------------------------------------------------------------
+
+    async def _watch_loop(self) -> None:
+        while True:
+            before = self.clock()
+            await asyncio.sleep(0.05)
+            late = (self.clock() - before) / SECOND - 0.05
+            if late > _STALL:
+                self._event("stall", f"The controller's event loop stood still for {late:.2f} s.", seconds=late)
+
+    async def _sample(self, system: RaftSystem) -> None:
+        async def one(node: str) -> None:
+            while True:
+                sample = await system.status(node)
+                self._status.write(replace(sample, time=self.clock()))
+                if sample.role == "leader":
+                    self._leader = node
+                elif self._leader == node:
+                    self._leader = None
+                await asyncio.sleep(_SAMPLE_INTERVAL)
+
+        async with asyncio.TaskGroup() as group:
+            for node in self._plan.nodes:
+                group.create_task(one(node))
+
+    @contextlib.asynccontextmanager
+    async def _background(self, *tasks: Awaitable[None]) -> AsyncIterator[None]:
+        running = [asyncio.ensure_future(task) for task in tasks]
+        try:
+            yield
+        finally:
+            for task in running:
+                task.cancel()
+            for result in await asyncio.gather(*running, return_exceptions=True):
+                if isinstance(result, Exception):
+                    self._event("warning", f"A task of the controller broke: {type(result).__name__}: {result}")
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    async def _unless_urgent(self, work: Awaitable[_T]) -> _T:
+        """Await `work`, but let the second Ctrl-C, or the first one before there is anything to save, end it."""
+        signal = self._stop.urgent if self._tally.ok else self._stop.requested
+        task = asyncio.ensure_future(work)
+        waiter = asyncio.ensure_future(signal.wait())
+        try:
+            await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise RaftbedError("Interrupted before the clients had started.")
+        finally:
+            waiter.cancel()
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, RaftbedError):
+                    await task
+
+    async def _bounded(self, what: str, work: Awaitable[_T], *, limit: float = _TEARDOWN_LIMIT) -> _T | None:
+        """Await a step that must not stop the others: its failure is recorded, its time is bounded."""
+        try:
+            async with asyncio.timeout(limit):
+                return await work
+        except TimeoutError:
+            self._event("error", f"Could not {what} within {limit:g} s.")
+        except Exception as error:  # whatever it was, the next step of the teardown must run
+            self._event("error", f"Could not {what}: {error}")
+        return None
+
+    def _enter(self, phase: str) -> None:
+        self._phase = phase
+        self._event("phase", phase)
+
+    def _event(self, kind: EventKind, message: str, **detail: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk is met, and named, where operations are recorded
+            self._events.write(RunEvent(self.clock(), kind, message, detail))
+
+    def _set_manifest(self, **changes: Any) -> None:
+        self._manifest = replace(self._manifest, **changes)
+        with contextlib.suppress(StoreError):
+            self._directory.write_manifest(self._manifest)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"raftbed": __version__, "python": platform.python_version()}
+    for library in ("aiohttp", "asyncssh", "msgspec"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[library] = metadata.version(library)
+    return versions
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "cores": len(os.sched_getaffinity(0)),
+        "user": "root" if os.geteuid() == 0 else "ordinary user",
+        "implementation": sys.implementation.name,
+    }
+
+
+ProgressSource = Callable[[], Progress]

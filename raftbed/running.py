@@ -1,0 +1,176 @@
+"""The ``run`` command: plan, run, check, report, once or several times, with progress and Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from raftbed import plan as planning
+from raftbed.checking import Limits, check_run, write_report
+from raftbed.console import Console, progress_line, show_plan, show_results
+from raftbed.errors import RaftbedError
+from raftbed.model import Plan, Validity, worst
+from raftbed.store import Results, RunDirectory, RunState, Store
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What the user asked of ``raftbed run``.
+
+    Attributes:
+        settings: plan file and command line, merged.
+        store: where runs are kept.
+        repeat: how many runs, with seeds counting up.
+        keep: leave the hosts up.
+        time_limit: seconds for all checks of one run.
+        memory_limit: bytes for all checks of one run.
+    """
+
+    settings: planning.PlanSettings
+    store: Path
+    repeat: int = 1
+    keep: bool = False
+    time_limit: float = 60.0
+    memory_limit: int = 4 << 30
+
+
+def dry_run(request: RunRequest, console: Console) -> int:
+    """Print plan and schedule."""
+    plan = planning.make_plan(request.settings, seed=_draw_seed())
+    if console.json:
+        console.emit({"plan": plan})
+    else:
+        show_plan(plan, console.result)
+        console.result(f"command        {planning.repeat_command(plan)}")
+    return 0
+
+
+def run_all(request: RunRequest, console: Console) -> Validity:
+    """Run as often as asked; returns the worst verdict.
+
+    Raises:
+        RaftbedError: a run could not be run.
+    """
+    first = planning.make_plan(request.settings, seed=_draw_seed())
+    every: list[Results] = []
+    documents: list[dict[str, Any]] = []
+    for turn in range(request.repeat):
+        plan = first
+        if turn:
+            settings = msgspec.structs.replace(request.settings, seed=first.seed + turn)
+            plan = planning.make_plan(settings, seed=first.seed + turn)
+        directory, state, results, report = run_once(plan, request, console)
+        every.append(results)
+        documents.append(
+            {"run": str(directory.path), "state": state, "report": str(report) if report else None, "results": results}
+        )
+        if state == "interrupted":
+            break
+    validity = worst(results.validity for results in every)
+    if request.repeat > 1:
+        counts = {kind: sum(results.validity == kind for results in every) for kind in ("valid", "invalid", "unknown")}
+        said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        console.result(f"{console.strong(validity)}  {len(every)} of {request.repeat} runs: {said}")
+    if console.json:
+        console.emit({"validity": validity, "runs": documents})
+    return validity
+
+
+def run_once(
+    plan: Plan, request: RunRequest, console: Console
+) -> tuple[RunDirectory, RunState, Results, Path | None]:
+    """One run with its checks and its report. What a failed run recorded is checked and reported too.
+
+    Raises:
+        RaftbedError: it could not be run.
+    """
+    directory = Store(request.store).new_run(plan.test)
+    command = planning.repeat_command(plan)
+    console.say(f"{command}\n  in {directory.path}")
+    limits = Limits(time=request.time_limit, memory=request.memory_limit)
+    try:
+        state = asyncio.run(_execute(plan, directory, command, request.keep, console))
+    except RaftbedError:
+        if _has_operations(directory):
+            results = check_run(directory, limits=limits)
+            show_results(console, results)
+            _report(directory, console)
+        raise
+    if state == "interrupted":
+        console.say("Interrupted: checking what was recorded.")
+    console.progress("checking")
+    results = check_run(directory, limits=limits)
+    console.progress("writing the report")
+    report = _report(directory, console)
+    show_results(console, results)
+    if report is not None:
+        console.result(f"  report: {report}")
+    if request.keep:
+        console.say("The hosts are still up; remove them with: raftbed clean")
+    return directory, state, results, report
+
+
+async def _execute(plan: Plan, directory: RunDirectory, command: str, keep: bool, console: Console) -> RunState:
+    from raftbed.run import Run, StopSignal
+
+    stop = StopSignal()
+    run = Run(plan, directory, command=command, stop=stop, keep=keep)
+    with _interrupts(stop.interrupt, console):
+        work = asyncio.ensure_future(run.execute())
+        while not work.done():
+            if console.live:
+                console.progress(progress_line(run.progress()))
+            await asyncio.wait({work}, timeout=0.25)
+        return work.result()
+
+
+@contextlib.contextmanager
+def _interrupts(interrupt: Any, console: Console) -> Iterator[None]:
+    """Ctrl-C and SIGTERM go to the run while this lasts."""
+    loop = asyncio.get_running_loop()
+    taken = 0
+
+    def take() -> None:
+        nonlocal taken
+        taken += 1
+        interrupt()
+        if taken == 1:
+            console.say("Stopping: faults are healed and the history is saved. Once more: stop at once.")
+        else:
+            console.say("Stopping at once.")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, take)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _report(directory: RunDirectory, console: Console) -> Path | None:
+    """Write the report; a report that fails changes no verdict."""
+    try:
+        return write_report(directory)
+    except Exception as error:  # the verdict stands, whatever is wrong with the page
+        console.warn(f"The report could not be written: {type(error).__name__}: {error}")
+        return None
+
+
+def _has_operations(directory: RunDirectory) -> bool:
+    try:
+        return any(op.type == "ok" for op in directory.history())
+    except RaftbedError:
+        return False
+
+
+def _draw_seed() -> int:
+    return secrets.randbelow(1_000_000)

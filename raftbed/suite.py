@@ -1,0 +1,81 @@
+"""The named tests, and the tables of what they are made of: the only joint between the parts.
+
+A test is a workload, the faults that strike it, and defaults; everything else follows from the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from raftbed.errors import UsageError
+
+if TYPE_CHECKING:
+    from raftbed.workloads.base import Workload
+
+CALM_ELECTIONS: Mapping[str, Any] = {
+    # Five nodes, a controller and its clients share a laptop's cores here: with the library's 150 to 300 ms a busy
+    # scheduler would cause elections that no fault asked for.
+    "election_timeout_min": 500,
+    "election_timeout_max": 1000,
+    "heartbeat_interval": 100,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTest:
+    """A test as one names it on the command line.
+
+    Attributes:
+        name: "partition-test".
+        summary: one sentence for lists.
+        workload: name of its workload.
+        faults: kinds of fault in its schedule.
+        node_options: configuration of the system under test where it departs from the system's defaults.
+    """
+
+    name: str
+    summary: str
+    workload: str = "register"
+    faults: tuple[str, ...] = ()
+    node_options: Mapping[str, Any] = field(default_factory=lambda: CALM_ELECTIONS)
+
+
+TESTS: Mapping[str, NamedTest] = {
+    test.name: test
+    for test in (
+        NamedTest("partition-test", "registers under network partitions of every shape", faults=("partition",)),
+        NamedTest("crash-test", "registers while nodes are killed and restarted", faults=("kill",)),
+        NamedTest("smoke-test", "registers with no faults: does it run at all?"),
+    )
+}
+
+FAULTS: Mapping[str, str] = {
+    "partition": "cuts the network between nodes: one, halves, majorities-ring, bridge, one-way, leader-aimed shapes",
+    "kill": "kills node processes with SIGKILL and restarts them on their data: one, minority, majority, all, leader",
+}
+
+
+def _register() -> Workload:
+    from raftbed.workloads.register import Register
+
+    return Register()
+
+
+WORKLOADS: Mapping[str, Callable[[], Workload]] = {"register": _register}
+
+SYSTEMS: Mapping[str, str] = {"raft": "the Raft of raftbed.nodes, over HTTP"}
+HOSTS: Mapping[str, str] = {"local": "hosts made of this machine's own namespaces, with SSH and addresses of their own"}
+
+
+def pick(table: Mapping[str, Any], name: str, kind: str) -> Any:
+    """Look `name` up in one of the tables above.
+
+    Raises:
+        UsageError: there is no such thing; the message names those there are.
+    """
+    if name not in table:
+        known = ", ".join(sorted(table)) or "none"
+        raise UsageError(f"There is no {kind} {name!r}.", remedy=f"There are: {known}.")
+    return table[name]

@@ -1,0 +1,106 @@
+"""Histories survive whatever cut their writing off, and bad files are named."""
+
+import gzip
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from raftbed.errors import HistoryError
+from raftbed.model import Op
+from raftbed.record import HistoryWriter, read_history, read_json_lines
+
+WRITE = Op(0, 1200, "invoke", 3, "write", "x", 7)
+DONE = Op(1, 2100, "ok", 3, "write", "x", 7, node="n2", client="c3", serial=1)
+
+
+def written(path: Path, *ops: Op) -> Path:
+    writer = HistoryWriter(path, {"test": "smoke-test"})
+    for op in ops:
+        writer.record(op)
+    writer.close()
+    return path
+
+
+def test_round_trip_keeps_events_and_metadata(tmp_path):
+    metadata, ops = read_history(written(tmp_path / "h.jsonl", WRITE, DONE))
+    assert metadata == {"schema": "raftbed.history/1", "test": "smoke-test"}
+    assert ops == [WRITE, DONE]
+
+
+def test_events_are_numbered_in_the_order_of_recording(tmp_path):
+    _, ops = read_history(written(tmp_path / "h.jsonl", DONE, DONE, WRITE))
+    assert [op.index for op in ops] == [0, 1, 2]
+
+
+def test_history_is_private(tmp_path):
+    path = written(tmp_path / "h.jsonl", WRITE)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_each_event_is_in_the_file_before_the_next_is_recorded(tmp_path):
+    writer = HistoryWriter(tmp_path / "h.jsonl")
+    writer.record(WRITE)
+    assert read_history(tmp_path / "h.jsonl")[1] == [WRITE]
+    writer.close()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(cut=st.integers(0, 400))
+def test_a_file_cut_at_any_byte_reads_as_a_prefix(tmp_path, cut):
+    whole = written(tmp_path / "whole.jsonl", WRITE, DONE).read_bytes()
+    (tmp_path / "whole.jsonl").unlink()
+    torn = tmp_path / "torn.jsonl"
+    torn.write_bytes(whole[:cut])
+    _, ops = read_history(torn)
+    assert ops == [WRITE, DONE][: len(ops)]
+
+
+def test_compressed_history_cut_in_the_middle_reads_as_a_prefix(tmp_path):
+    whole = gzip.compress(written(tmp_path / "h.jsonl", *[WRITE, DONE] * 500).read_bytes())
+    torn = tmp_path / "torn.jsonl.gz"
+    torn.write_bytes(whole[: len(whole) // 2])
+    _, ops = read_history(torn)
+    assert 0 < len(ops) < 1000
+
+
+def test_unknown_fields_are_ignored(tmp_path):
+    path = tmp_path / "h.jsonl"
+    path.write_text('{"index":0,"time":1,"type":"ok","process":1,"f":"read","value":null,"mood":"good"}\n')
+    assert read_history(path)[1] == [Op(0, 1, "ok", 1, "read")]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("not json\n{}\n", "line 1"),
+        ('{"index":0,"time":1,"type":"done","process":1,"f":"read"}\n{}\n', "'done'"),
+        ('{"schema":"raftbed.history/9"}\n', "raftbed.history/9"),
+        ('{"schema":"raftbed.history/1"}\n{"index":0}\n{}\n', "line 2"),
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path, content, said):
+    path = tmp_path / "h.jsonl"
+    path.write_text(content)
+    with pytest.raises(HistoryError, match=said) as caught:
+        read_history(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(HistoryError, match=r"gone\.jsonl: cannot be read: No such file"):
+        read_history(tmp_path / "gone.jsonl")
+
+
+def test_a_file_that_is_no_gzip_is_named(tmp_path):
+    (tmp_path / "h.jsonl.gz").write_text("plain")
+    with pytest.raises(HistoryError, match="not a gzip file"):
+        read_history(tmp_path / "h.jsonl.gz")
+
+
+def test_json_lines_must_be_objects(tmp_path):
+    (tmp_path / "x.jsonl").write_text("{}\n[1]\n{}\n")
+    with pytest.raises(HistoryError, match="line 2 is not a JSON object"):
+        read_json_lines(tmp_path / "x.jsonl")
