@@ -1,0 +1,117 @@
+"""Decide one key of any history, within a budget: in turn the searches of search.py, the cheap ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from raftbed.analysis.linearizability.budget import Budget, Limit, OutOfBudgetError
+from raftbed.analysis.linearizability.operations import KeyHistory, Operation
+from raftbed.analysis.linearizability.search import Search, Stuck
+from raftbed.model import Validity
+
+UNOBSERVED: Final = ("unobserved",)
+"""Token that stands for every value that nobody observes."""
+
+_NARROW: Final = 64
+_WIDE: Final = 2000
+_RELAXED_SHARE: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the exact search found out about one key.
+
+    Attributes:
+        validity: "valid", "invalid" or "unknown".
+        method: which search decided.
+        stuck: for invalid: where no order was left.
+        phantoms: for invalid: observers of a value that nobody wrote.
+        limit: for unknown: which limit was hit.
+    """
+
+    validity: Validity
+    method: str
+    stuck: Stuck | None = None
+    phantoms: tuple[Operation, ...] = ()
+    limit: Limit | None = None
+
+
+def initial_value(model: str) -> Any:
+    """What an object is before anything was done to it."""
+    return "" if model == "kv-append" else None
+
+
+def simplified(operations: Iterable[Operation]) -> list[Operation]:
+    """The operations on a register with all values that nobody observes made one, and useless pending ones dropped."""
+    kept = list(operations)
+    while True:
+        observed = {op.old for op in kept if op.kind in ("read", "cas")}
+        fewer = [op for op in kept if not (op.pending and op.new not in observed)]
+        if len(fewer) == len(kept):
+            break
+        kept = fewer
+    return [op if op.kind == "read" or op.new in observed else op._replace(new=UNOBSERVED) for op in kept]
+
+
+def _phantoms(operations: list[Operation]) -> tuple[Operation, ...]:
+    """Acknowledged observers of a register's value that nobody can have written when they returned."""
+    written: dict[Any, int] = {None: -1}
+    for op in operations:
+        if op.kind != "read" and op.call < written.get(op.new, op.call + 1):
+            written[op.new] = op.call
+    return tuple(
+        op
+        for op in operations
+        if op.kind in ("read", "cas") and not op.pending and written.get(op.old, op.end) >= op.end
+    )
+
+
+def decide(history: KeyHistory, model: str, budget: Budget) -> Outcome:
+    """Decide whether the operations on one key can be ordered.
+
+    Parameters:
+        history: the operations.
+        model: "register", "cas-register" or "kv-append".
+        budget: time and memory.
+    """
+    operations = history.operations
+    initial = initial_value(model)
+    appending = model == "kv-append"
+    if not appending:
+        phantoms = _phantoms(operations)
+        if phantoms:
+            return Outcome("invalid", "search", phantoms=phantoms)
+        operations = simplified(operations)
+    try:
+        return _search(operations, initial, budget, relax=not appending)
+    except OutOfBudgetError as error:
+        return Outcome("unknown", "search", limit=error.limit)
+    except (MemoryError, RecursionError):
+        return Outcome("unknown", "search", limit="memory")
+
+
+def _search(operations: list[Operation], initial: Any, budget: Budget, *, relax: bool) -> Outcome:
+    stages: list[tuple[Literal["beam", "relaxed", "exact"], int, float]] = [
+        ("beam", _NARROW, 1.0),
+        ("relaxed", 0, _RELAXED_SHARE),
+        ("beam", _WIDE, 0.5),
+        ("exact", 0, 1.0),
+    ]
+    for mode, width, share in stages:
+        if mode == "relaxed" and not relax:
+            continue
+        part = budget.part(share * budget.remaining()) if share < 1 else budget
+        search = Search(operations, initial, part, mode, width)
+        try:
+            found = search.run()
+        except OutOfBudgetError as error:
+            if part is budget or error.limit == "memory":
+                raise
+            continue
+        if found and mode != "relaxed":
+            return Outcome("valid", mode)
+        if not found and (search.complete or mode == "relaxed"):
+            return Outcome("invalid", mode, stuck=search.stuck)
+    raise AssertionError("the exact search always decides or runs out of its budget")
