@@ -1,0 +1,299 @@
+"""The labs on this machine: which there are, whether they live, and their removal.
+
+Every lab's directory holds ``lab.json``. A link per lab in a private registry directory (``$XDG_RUNTIME_DIR/raftbed``,
+else ``/run/raftbed`` for root, else ``/tmp/raftbed-<uid>``) leads to it, so that a later command finds labs of other
+stores too; link and registry directory go away with the lab. Processes are known by pid and start time, so a stale
+record never names a stranger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from raftbed.errors import HostError
+
+SPECIFICATION: Final = "lab.json"
+INVENTORY: Final = "inventory.json"
+
+LabState = Literal["live", "kept", "orphaned"]
+"""live: its controller runs. kept: it was asked to outlive its controller. orphaned: leftovers of a dead one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabInfo:
+    """A lab on this machine.
+
+    Attributes:
+        directory: where its files lie.
+        state: see `LabState`.
+        hosts: the names of its hosts.
+        controller: pid of the controller that made it.
+        lab: pid of the process that holds it, 0 when it is gone.
+        created: wall-clock seconds since the epoch.
+    """
+
+    directory: Path
+    state: LabState
+    hosts: tuple[str, ...]
+    controller: int
+    lab: int
+    created: float
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); 0 when there is none."""
+    try:
+        record = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    fields = record.rpartition(b")")[2].split()
+    # A zombie is not alive, it only has not been waited for.
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def boot_id() -> str:
+    """Identifies this boot of the machine: pids of an earlier one mean nothing."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def registry_directory() -> Path:
+    """Where links to the labs of this user are kept; it need not exist."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.path.isdir(runtime) and os.access(runtime, os.W_OK):
+        return Path(runtime, "raftbed")
+    if os.geteuid() == 0 and os.path.isdir("/run"):
+        return Path("/run/raftbed")
+    return Path(f"/tmp/raftbed-{os.getuid()}")  # noqa: S108  made with mode 0700 and checked for its owner
+
+
+def registry_link(directory: Path) -> Path:
+    """The link in the registry that stands for a lab's directory."""
+    return registry_directory() / hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
+
+
+def register(directory: Path) -> None:
+    """Add a lab to the registry.
+
+    Raises:
+        HostError: the registry directory belongs to someone else.
+    """
+    registry = registry_directory()
+    for _ in range(5):
+        # Another lab may take the empty directory away between these two steps.
+        with contextlib.suppress(FileExistsError):
+            registry.mkdir(mode=0o700)
+        _check_private(registry)
+        with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileExistsError):
+                registry_link(directory).symlink_to(directory.resolve())
+            return
+    raise HostError(f"the registry {registry} cannot be written.")
+
+
+def _check_private(registry: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        status = registry.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise HostError(
+                f"the registry {registry} is not a private directory of this user.",
+                remedy="Move it away, or set XDG_RUNTIME_DIR to a private directory.",
+            )
+
+
+def unregister(directory: Path) -> None:
+    """Take a lab out of the registry, and the registry away when it was the last."""
+    with contextlib.suppress(OSError):
+        registry_link(directory).unlink()
+    with contextlib.suppress(OSError):
+        registry_directory().rmdir()
+
+
+def write_record(directory: Path, record: dict[str, Any]) -> None:
+    """Replace ``lab.json``."""
+    beside = directory / f".{SPECIFICATION}.{os.getpid()}"
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as stream:
+        json.dump(record, stream)
+    beside.replace(directory / SPECIFICATION)
+
+
+def controller_record() -> dict[str, Any]:
+    """What identifies the calling process as a lab's controller."""
+    return {
+        "controller": os.getpid(),
+        "controller_start": start_time(os.getpid()),
+        "boot": boot_id(),
+        "created": time.time(),
+        "kept": False,
+        "holder": 0,
+        "holder_start": 0,
+    }
+
+
+def _read(directory: Path) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and "lab" in record else None
+
+
+def _lives(record: dict[str, Any], which: str) -> bool:
+    pid = int(record.get(which, 0))
+    begun = int(record.get(f"{which}_start", 0))
+    return pid > 0 and begun > 0 and record.get("boot") == boot_id() and start_time(pid) == begun
+
+
+def lab_info(directory: Path) -> LabInfo | None:
+    """What is known of the lab in a directory; None when there is none."""
+    record = _read(directory)
+    if record is None:
+        return None
+    holder = _lives(record, "holder")
+    state: LabState = "orphaned"
+    if record["kept"] and holder:
+        state = "kept"
+    elif _lives(record, "controller"):
+        state = "live"
+    names = tuple(host["name"] for host in record["lab"]["hosts"])
+    return LabInfo(
+        directory, state, names, int(record["controller"]), int(record["holder"]) if holder else 0, record["created"]
+    )
+
+
+def _directories(store: Path | None) -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        for link in sorted(registry_directory().iterdir()):
+            if link.is_symlink():
+                yield link.readlink()
+    if store is not None:
+        for pattern in (f"*/{SPECIFICATION}", f"*/*/*/{SPECIFICATION}", f"*/*/*/*/{SPECIFICATION}"):
+            for path in sorted(store.glob(pattern)):
+                yield path.parent.resolve()
+
+
+def list_labs(store: Path | None = None) -> list[LabInfo]:
+    """All labs of this user on this machine, those of live runs too.
+
+    Parameters:
+        store: a store to search as well, for leftovers from before the machine's last boot.
+    """
+    found = {directory: lab_info(directory) for directory in _directories(store)}
+    return [lab for lab in found.values() if lab is not None]
+
+
+def remove_lab(lab: LabInfo, *, timeout: float = 10.0) -> None:
+    """End a lab that no controller holds any more and remove its files.
+
+    Raises:
+        HostError: it belongs to a running controller, or does not go away.
+    """
+    current = lab_info(lab.directory)
+    if current is None:
+        unregister(lab.directory)
+        return
+    if current.state == "live":
+        raise HostError(
+            f"the hosts in {lab.directory} belong to a run under way (process {current.controller}).",
+            remedy="End that run first.",
+        )
+    if current.lab:
+        _end(current, timeout)
+    remove_files(lab.directory)
+    unregister(lab.directory)
+
+
+def _end(lab: LabInfo, timeout: float) -> None:
+    try:
+        holder = os.pidfd_open(lab.lab)
+    except ProcessLookupError:
+        return
+    try:
+        with contextlib.suppress(OSError, HostError), call_lab(lab.directory, timeout) as channel:
+            channel.send(json.dumps({"do": "end"}).encode())
+            channel.recv(1 << 16)
+        if not select.select([holder], [], [], timeout)[0]:
+            signal.pidfd_send_signal(holder, signal.SIGKILL)  # `unshare --kill-child` takes everything along
+            if not select.select([holder], [], [], timeout)[0]:
+                raise HostError(f"the process {lab.lab} of the lab in {lab.directory} does not end.")
+    finally:
+        os.close(holder)
+
+
+def call_lab(directory: Path, timeout: float) -> socket.socket:
+    """Connect to the control socket of a lab.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel.settimeout(timeout)
+    try:
+        folder = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+        try:
+            channel.connect(f"/proc/self/fd/{folder}/control")
+        finally:
+            os.close(folder)
+    except BaseException:
+        channel.close()
+        raise
+    return channel
+
+
+def remove_files(directory: Path) -> None:
+    """Remove a lab's directory, whoever the files in it belong to.
+
+    Raises:
+        HostError: something could not be removed.
+    """
+    for _ in range(3):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        if os.geteuid() != 0:
+            # Files of subordinate ids: only the root of a user namespace that maps them may remove them.
+            command = ["unshare", "--user", "--map-root-user", "--map-auto", "rm", "-rf", "--", str(directory)]
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                subprocess.run(command, capture_output=True, timeout=30, check=False)
+    if directory.exists():
+        raise HostError(f"{directory} cannot be removed.", remedy="Look whose files it holds and remove it by hand.")
+
+
+def sweep(store: Path | None = None) -> list[LabInfo]:
+    """Remove what dead controllers left behind: processes and files. Labs that live or were kept stay.
+
+    Parameters:
+        store: a store to search as well, for leftovers from before the machine's last boot.
+
+    Returns:
+        the labs that were removed.
+    """
+    removed = []
+    for lab in list_labs(store):
+        if lab.state == "orphaned":
+            with contextlib.suppress(HostError):
+                remove_lab(lab)
+                removed.append(lab)
+    with contextlib.suppress(OSError):
+        for link in registry_directory().iterdir():
+            if link.is_symlink() and lab_info(link.readlink()) is None:
+                link.unlink()
+        registry_directory().rmdir()
+    return removed

@@ -1,0 +1,414 @@
+"""Local hosts: machines made of Linux namespaces on the controller's own machine, reached over real SSH.
+
+`LocalPool` is the controller's side; the lab that holds the hosts is `raftbed.hosts.lab`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from raftbed.errors import HostError, UsageError
+from raftbed.hosts import labs
+from raftbed.hosts.base import SocketFactory
+from raftbed.hosts.host_tree import HostSpecification, LabSpecification
+from raftbed.hosts.interpreter import interpreter_directories
+from raftbed.hosts.inventory import Inventory, InventoryEntry
+from raftbed.hosts.prerequisites import Mode, find_program, possible_modes, refusal, require_programs
+from raftbed.hosts.ssh import SSHHost
+
+Server = Literal["openssh", "embedded"]
+
+HOME: Final = "/var/lib/raftbed"
+_PREFIX: Final = 16
+_GATEWAY: Final = "10.0.255.254"
+_MOST_HOSTS: Final = 1000
+_LAB_TIMEOUT: Final = 30.0
+_SOCKET_TIMEOUT: Final = 10.0
+_MESSAGE_LIMIT: Final = 1 << 18
+
+
+def _address(position: int) -> str:
+    """The address of the host at `position`, counted from 0: 10.0.0.1 and on."""
+    return f"10.0.{position // 250}.{position % 250 + 1}"
+
+
+def _hardware_address(position: int) -> str:
+    number = position + 1
+    return f"02:52:42:00:{number >> 8:02x}:{number & 0xFF:02x}"
+
+
+class SocketOpener:
+    """Gets sockets made inside the lab; callable as a `SocketFactory`, from any thread.
+
+    Parameters:
+        channel: the connection to the lab's maker of sockets.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._channel.settimeout(_SOCKET_TIMEOUT)
+        self._lock = threading.Lock()
+
+    def __call__(self, address_info: tuple[Any, ...]) -> socket.socket:
+        """An unconnected socket for an entry of getaddrinfo.
+
+        Raises:
+            OSError: the lab is gone, or the kernel refuses such a socket.
+        """
+        family, kind, protocol = (int(number) for number in address_info[:3])
+        with self._lock:
+            try:
+                self._channel.send(f"{family} {kind} {protocol}".encode())
+                message, descriptors, _, _ = socket.recv_fds(self._channel, 1024, 1)
+            except OSError as error:
+                raise OSError(errno.ENETDOWN, "the lab of the local hosts is gone") from error
+        if not descriptors:
+            if not message:
+                raise OSError(errno.ENETDOWN, "the lab of the local hosts is gone")
+            raise OSError(errno.EPROTONOSUPPORT, message.decode(errors="replace"))
+        os.set_inheritable(descriptors[0], False)
+        return socket.socket(family, kind, protocol, fileno=descriptors[0])
+
+    def close(self) -> None:
+        """No more sockets."""
+        self._channel.close()
+
+
+class LabConnection:
+    """Requests to a lab, one after another.
+
+    Parameters:
+        channel: the control connection; requests and answers are JSON datagrams.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._channel.setblocking(False)
+        self._lock = asyncio.Lock()
+
+    async def request(self, action: str, **arguments: Any) -> tuple[dict[str, Any], list[int]]:
+        """The lab's answer, and the file descriptors that came with it.
+
+        Raises:
+            HostError: the lab refused, failed, or is gone.
+        """
+        async with self._lock:
+            try:
+                self._channel.send(json.dumps({"do": action, **arguments}).encode())
+            except OSError as error:
+                raise HostError(f"the lab of the local hosts is gone ({error}).") from error
+            return await self.answer()
+
+    async def answer(self) -> tuple[dict[str, Any], list[int]]:
+        """Wait for the next answer; see `request`."""
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._channel.fileno(), readable.set)
+        try:
+            async with asyncio.timeout(_LAB_TIMEOUT):
+                await readable.wait()
+            message, descriptors, _, _ = socket.recv_fds(self._channel, _MESSAGE_LIMIT, 4)
+        except TimeoutError as error:
+            raise HostError(f"the lab of the local hosts did not answer within {_LAB_TIMEOUT:.0f} s.") from error
+        except OSError as error:
+            raise HostError(f"the lab of the local hosts is gone ({error}).") from error
+        finally:
+            loop.remove_reader(self._channel.fileno())
+        if not message:
+            raise HostError("the lab of the local hosts is gone.")
+        answer: dict[str, Any] = json.loads(message)
+        if "error" in answer:
+            raise HostError(f"the lab of the local hosts: {answer['error']}.")
+        return answer, descriptors
+
+    def close(self) -> None:
+        """Close the connection: a lab that is not kept ends with it."""
+        self._channel.close()
+
+
+class LocalHost(SSHHost):
+    """One local host.
+
+    Parameters:
+        entry: how it is reached.
+        lab: the lab that holds it.
+    """
+
+    def __init__(self, entry: InventoryEntry, lab: LabConnection) -> None:
+        super().__init__(entry)
+        self._lab = lab
+
+    async def crash(self) -> None:
+        """Pull the plug: the wire first, then process 1 and with it everything; the disk stays."""
+        await self._lab.request("crash", hosts=[self.name])
+        self.abandon()
+
+    async def reboot(self, *, timeout: float = 30.0) -> None:
+        """Start it again, with its disk, address and host key; one that is up is reset.
+
+        Raises:
+            HostError: it did not come up within `timeout` seconds.
+        """
+        self.abandon()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._lab.request("boot", hosts=[self.name])
+                await self.connect(timeout=timeout, booting=True)
+        except TimeoutError as error:
+            raise HostError(f"did not boot within {timeout:g} s.", host=self.name) from error
+
+
+class LocalPool:
+    """Hosts made of namespaces: an outer lab with a bridge, and hosts with addresses 10.0.0.1 and on within it.
+
+    Parameters:
+        names: of the hosts, in order; they are hostnames as well.
+        directory: a private directory for the lab's files, made here (empty or absent); removed on close.
+        mode: "root", "multi" or "single" (see `raftbed.hosts.prerequisites.Mode`); None takes the best that works.
+        server: "openssh" or "embedded"; None takes OpenSSH where it is installed and can run.
+
+    Raises:
+        UsageError: no names, too many, or one that is no hostname.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        directory: Path,
+        *,
+        mode: Mode | None = None,
+        server: Server | None = None,
+    ) -> None:
+        if not 1 <= len(names) <= _MOST_HOSTS or len(set(names)) != len(names):
+            raise UsageError(f"local hosts need 1 to {_MOST_HOSTS} different names, not {len(names)}.")
+        for name in names:
+            if not name.isascii() or not name.replace("-", "").isalnum() or len(name) > 63:
+                raise UsageError(f"{name!r} is no name for a host: letters, digits and hyphens only.")
+        self._names = tuple(names)
+        self._directory = Path(os.path.abspath(directory))
+        self._wanted_mode = mode
+        self._wanted_server = server
+        self.mode: Mode = mode or possible_modes()[0]
+        self._lab: LabConnection | None = None
+        self._opener: SocketOpener | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._hosts: dict[str, LocalHost] = {}
+        self.inventory = Inventory({})
+
+    @property
+    def hosts(self) -> Mapping[str, LocalHost]:
+        """By name, once started."""
+        return self._hosts
+
+    @property
+    def socket_factory(self) -> SocketFactory:
+        """Makes sockets that reach the hosts; raises OSError when the lab is not there."""
+        return self._open_socket
+
+    @property
+    def server(self) -> Server:
+        """Which SSH server the hosts run."""
+        if self._wanted_server is not None:
+            return self._wanted_server
+        return "openssh" if self.mode != "single" and find_program("sshd") else "embedded"
+
+    def _open_socket(self, address_info: tuple[Any, ...]) -> socket.socket:
+        if self._opener is None:
+            raise OSError(errno.ENETDOWN, "the local hosts are not up")
+        return self._opener(address_info)
+
+    async def start(self) -> None:
+        """Bring all hosts up, in parallel; returns when each answers SSH.
+
+        Raises:
+            HostError: with reason and remedy; nothing is left behind then.
+        """
+        require_programs()
+        modes = (self._wanted_mode,) if self._wanted_mode else possible_modes()
+        for position, mode in enumerate(modes):
+            self.mode = mode
+            try:
+                await self._start()
+                return
+            except HostError:
+                await asyncio.shield(self.close())
+                if position == len(modes) - 1:
+                    raise
+            except BaseException:
+                await asyncio.shield(self.close())
+                raise
+
+    async def _start(self) -> None:
+        self._make_directory()
+        specification, entries = self._specify()
+        record = {**labs.controller_record(), "lab": asdict(specification)}
+        labs.write_record(self._directory, record)
+        labs.register(self._directory)
+        lab = self._launch()
+        self._lab = lab
+        assert self._process is not None
+        record["holder"] = self._process.pid
+        record["holder_start"] = labs.start_time(self._process.pid)
+        labs.write_record(self._directory, record)
+        try:
+            await lab.answer()
+        except HostError as error:
+            raise refusal(self._lab_log() or error.message) from error
+        _, descriptors = await lab.request("sockets")
+        self._opener = SocketOpener(socket.socket(fileno=descriptors[0]))
+        self._hosts = {name: LocalHost(entry, lab) for name, entry in entries.items()}
+        await lab.request("boot", hosts=list(self._names))
+        async with asyncio.TaskGroup() as group:
+            for host in self._hosts.values():
+                group.create_task(self._first_contact(host))
+
+    async def _first_contact(self, host: LocalHost) -> None:
+        try:
+            await host.connect(timeout=_LAB_TIMEOUT, booting=True)
+        except HostError as error:
+            log = self._directory / "hosts" / host.name / "ssh.log"
+            said = log.read_text(errors="replace").strip()[-500:] if log.exists() else ""
+            raise HostError(
+                f"its SSH server does not answer: {error.message}" + (f" It logged: {said}" if said else ""),
+                host=host.name,
+            ) from error
+
+    def _make_directory(self) -> None:
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.chmod(0o700)
+            if any(self._directory.iterdir()):
+                raise HostError(f"{self._directory} is not empty; local hosts need a directory of their own.")
+        except OSError as error:
+            raise HostError(f"{self._directory} cannot be made: {error.strerror or error}.") from error
+
+    def _specify(self) -> tuple[LabSpecification, dict[str, InventoryEntry]]:
+        """Make keys, and say what each host is; also fills the inventory."""
+        import asyncssh
+
+        client_key = asyncssh.generate_private_key("ssh-ed25519", comment="raftbed")
+        key_path = self._directory / "key"
+        fd = os.open(key_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as stream:
+            stream.write(client_key.export_private_key())
+        hosts: list[HostSpecification] = []
+        entries: dict[str, InventoryEntry] = {}
+        for position, name in enumerate(self._names):
+            host_key = asyncssh.generate_private_key("ssh-ed25519", comment=name)
+            address = _address(position)
+            private = host_key.export_private_key().decode()
+            hosts.append(HostSpecification(name, address, _hardware_address(position), f"v{position + 1}", private))
+            entries[name] = InventoryEntry(
+                name=name,
+                address=address,
+                key=key_path,
+                host_key=host_key.export_public_key().decode().strip(),
+                open_socket=self._open_socket,
+                home=HOME,
+                python=os.path.abspath(sys.executable),
+                shares_interpreter=True,
+            )
+        self.inventory = Inventory(entries)
+        self.inventory.save(self._directory / labs.INVENTORY)
+        lab = LabSpecification(
+            directory=str(self._directory),
+            hosts=tuple(hosts),
+            gateway=_GATEWAY,
+            prefix=_PREFIX,
+            authorized_key=client_key.export_public_key().decode(),
+            server=find_program("sshd") if self.server == "openssh" else "",
+            visible=interpreter_directories(),
+            machine_root=self.mode == "root",
+            all_ids=self.mode != "single",
+        )
+        return lab, entries
+
+    def _launch(self) -> LabConnection:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        controller = os.pidfd_open(os.getpid())
+        command = [find_program("unshare")]
+        if self.mode != "root":
+            command += ["--user", "--map-root-user"]
+        if self.mode == "multi":
+            command.append("--map-auto")
+        command += ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        command += [sys.executable, "-P", "-B", "-m", "raftbed.hosts.lab"]
+        command += ["--specification", str(self._directory / labs.SPECIFICATION)]
+        command += ["--control", str(theirs.fileno()), "--controller", str(controller)]
+        log = os.open(self._directory / "lab.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            # A session of its own: Ctrl-C at the terminal is the controller's to handle.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(theirs.fileno(), controller),
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise HostError(f"{command[0]} cannot be started: {error.strerror or error}.") from error
+        finally:
+            theirs.close()
+            os.close(controller)
+            os.close(log)
+        return LabConnection(ours)
+
+    def _lab_log(self) -> str:
+        try:
+            return (self._directory / "lab.log").read_text(errors="replace")
+        except OSError:
+            return ""
+
+    async def close(self, *, keep: bool = False) -> None:
+        """Close all sessions and take the hosts away with their files; with `keep`, leave them up.
+
+        Kept hosts are found again by `raftbed.hosts.labs.list_labs`, and removed by `remove_lab`. Idempotent.
+        """
+        lab, self._lab = self._lab, None
+        process, self._process = self._process, None
+        opener, self._opener = self._opener, None
+        hosts = list(self._hosts.values())
+        if keep and lab is not None and process is not None:
+            await self._keep(lab)
+        elif lab is not None:
+            for host in hosts:
+                host.abandon()
+            with contextlib.suppress(HostError):
+                await lab.request("end")
+        await asyncio.gather(*(host.disconnect() for host in hosts), return_exceptions=True)
+        if opener is not None:
+            opener.close()
+        if lab is not None:
+            lab.close()
+        if keep or process is None:
+            return
+        await asyncio.to_thread(self._wait_for_end, process)
+        labs.remove_files(self._directory)
+        labs.unregister(self._directory)
+
+    async def _keep(self, lab: LabConnection) -> None:
+        record = json.loads((self._directory / labs.SPECIFICATION).read_text())
+        labs.write_record(self._directory, {**record, "kept": True})
+        await lab.request("keep")
+
+    @staticmethod
+    def _wait_for_end(process: subprocess.Popen[bytes]) -> None:
+        try:
+            process.wait(timeout=10.0)
+        except subprocess.TimeoutExpired:
+            process.kill()  # `--kill-child` takes the lab along
+            process.wait()
