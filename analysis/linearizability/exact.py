@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from raftbed.analysis.linearizability.budget import Budget, Limit, OutOfBudgetError
 from raftbed.analysis.linearizability.operations import KeyHistory, Operation
-from raftbed.analysis.linearizability.search import Search, Stuck
+from raftbed.analysis.linearizability.search import Mode, Search, Stuck
+
 from raftbed.model import Validity
 
 UNOBSERVED: Final = ("unobserved",)
 """Token that stands for every value that nobody observes."""
 
-_NARROW: Final = 64
-_WIDE: Final = 2000
-_RELAXED_SHARE: Final = 0.3
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """One search: its kind, the beam's width and depth, and its share of the time that is left."""
+
+    mode: Mode
+    share: float
+    width: int = 0
+    depth: int = 0
+
+
+# Found by trial on the recorded histories: narrow beams answer "valid" in a moment, the relaxation "invalid".
+_STAGES: Final = (
+    _Stage("beam", 0.3, width=10, depth=50),
+    _Stage("relaxed", 0.3),
+    _Stage("beam", 0.5, width=30, depth=15),
+    _Stage("beam", 0.5, width=100, depth=100),
+    _Stage("beam", 0.5, width=1000, depth=1000),
+    _Stage("exact", 1.0),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +111,20 @@ def decide(history: KeyHistory, model: str, budget: Budget) -> Outcome:
 
 
 def _search(operations: list[Operation], initial: Any, budget: Budget, *, relax: bool) -> Outcome:
-    stages: list[tuple[Literal["beam", "relaxed", "exact"], int, float]] = [
-        ("beam", _NARROW, 1.0),
-        ("relaxed", 0, _RELAXED_SHARE),
-        ("beam", _WIDE, 0.5),
-        ("exact", 0, 1.0),
-    ]
-    for mode, width, share in stages:
-        if mode == "relaxed" and not relax:
+    """Run the stages one after the other, each with its share of the time that is left."""
+    for stage in _STAGES:
+        if stage.mode == "relaxed" and not relax:
             continue
-        part = budget.part(share * budget.remaining()) if share < 1 else budget
-        search = Search(operations, initial, part, mode, width)
+        part = budget.part(stage.share * budget.remaining()) if stage.share < 1 else budget
+        search = Search(operations, initial, part, stage.mode, stage.width, stage.depth)
         try:
             found = search.run()
         except OutOfBudgetError as error:
-            if part is budget or error.limit == "memory":
+            if part is budget or error.limit == "memory" or budget.remaining() == 0:
                 raise
             continue
-        if found and mode != "relaxed":
-            return Outcome("valid", mode)
-        if not found and (search.complete or mode == "relaxed"):
-            return Outcome("invalid", mode, stuck=search.stuck)
-    raise AssertionError("the exact search always decides or runs out of its budget")
+        if found and stage.mode != "relaxed":
+            return Outcome("valid", stage.mode)
+        if not found and (search.complete or stage.mode == "relaxed"):
+            return Outcome("invalid", stage.mode, stuck=search.stuck)
+    raise AssertionError("the exact search decides or runs out of its budget")

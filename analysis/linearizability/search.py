@@ -25,19 +25,22 @@ value only):
 * Values that nobody observes are one value.
 
 Three searches use this. A *beam* keeps only the most promising configurations: if one survives, the history is
-linearizable. A *relaxation* never uses up what is available: it allows more, so if no configuration survives, the
-history is not linearizable. The exact search keeps everything, and is bounded by its budget only.
+linearizable; if none does, a wider beam may still find one. A *relaxation* never uses up what is available: it
+allows more, so if no configuration survives, the history is not linearizable. The exact search keeps everything,
+and is bounded by its budget only.
 """
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raftbed.analysis.linearizability.budget import Budget
-from raftbed.analysis.linearizability.operations import NEVER, Operation
+from raftbed.analysis.linearizability.operations import Operation
 
 Configuration = tuple[Any, int, int]
 """(value, available, owed); the latter two are sets of slots, as bits."""
@@ -96,7 +99,9 @@ class Search:
         initial: the object's value at first.
         budget: when to give up.
         mode: "exact", "beam" or "relaxed"; see the theory above.
-        width: how many configurations a beam keeps.
+        width: how many configurations a beam keeps, about.
+        depth: from how many configurations a beam goes on, when it looks for the place of one operation in one
+            configuration; those reached by few operations come first.
 
     Attributes:
         stuck: after `run` returned False: where.
@@ -105,12 +110,19 @@ class Search:
     """
 
     def __init__(
-        self, operations: list[Operation], initial: Any, budget: Budget, mode: Mode = "exact", width: int = 0
+        self,
+        operations: list[Operation],
+        initial: Any,
+        budget: Budget,
+        mode: Mode = "exact",
+        width: int = 0,
+        depth: int = 0,
     ) -> None:
         self._operations = operations
         self._budget = budget
         self._relaxed = mode == "relaxed"
         self._width = width if mode == "beam" else 0
+        self._depth = depth if mode == "beam" else sys.maxsize
         self._appending = any(operation.kind == "append" for operation in operations)
         self._targets = _Targets(operations) if self._appending else None
         self._setters: dict[Any, _Class] = {}
@@ -219,10 +231,10 @@ class Search:
         hidden, may also be used for its value, and this is the last chance: then the sequence ends with it.
         """
         own = None if operation.kind == "read" else self._class_of(operation)
-        stack = [(start, True)]
-        seen = set(stack)
-        while stack:
-            config, productive = stack.pop()
+        queue = deque([(start, True)])
+        seen = set(queue)
+        while queue:
+            config, productive = queue.popleft()
             self._steps += 1
             if self._steps % _CHECK_EVERY == 0:
                 self._budget.check()
@@ -240,7 +252,10 @@ class Search:
                         continue
                 if step not in seen:
                     seen.add(step)
-                    stack.append(step)
+                    if len(seen) <= self._depth:
+                        queue.append(step)
+                    else:
+                        self.complete = False
 
     def _steps_from(self, config: Configuration, productive: bool) -> Iterator[tuple[Configuration, bool, _Class]]:
         """What one more operation makes of a configuration, whether that served any that was owed, and its class.
@@ -278,13 +293,16 @@ class Search:
         by_value: dict[Any, list[Configuration]] = {}
         for config in configurations:
             by_value.setdefault(config[0], []).append(config)
+        # Each value gets its share of a beam: which value turns out to be the right one cannot be seen in advance.
+        share = max(1, self._width // len(by_value))
         kept: list[Configuration] = []
         for group in by_value.values():
-            kept += _undominated(group) if 1 < len(group) <= _PARETO_AT_MOST else group
-        if self._width and len(kept) > self._width:
-            self.complete = False
-            kept.sort(key=lambda config: (2 * config[2].bit_count() - config[1].bit_count(), config[1], config[2]))
-            del kept[self._width :]
+            best = _undominated(group) if 1 < len(group) <= _PARETO_AT_MOST else group
+            if self._width and len(best) > share:
+                best.sort(key=lambda config: (config[2].bit_count() - config[1].bit_count(), config[1], config[2]))
+                del best[share:]
+                self.complete = False
+            kept += best
         return kept
 
     def _stuck_at(self, operation: Operation, before: list[Configuration]) -> Stuck:
