@@ -12,9 +12,10 @@ import os
 import pty
 import signal
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, cast
 
 import asyncssh
+from asyncssh.channel import SSHChannel
 
 _CHUNK: Final = 1 << 16
 _SSH_SIGNALS: Final = {
@@ -33,6 +34,10 @@ def serve(environment: Mapping[str, str], ready: Callable[[], None]) -> None:
     asyncio.run(_serve(environment, ready))
 
 
+def _file_server(channel: SSHChannel[bytes]) -> asyncssh.SFTPServer:
+    return asyncssh.SFTPServer(cast("asyncssh.SSHServerChannel[bytes]", channel))
+
+
 class CommandSession(asyncssh.SSHServerProcess[bytes]):
     """One session of a client: a command, a shell, SFTP or SCP.
 
@@ -41,7 +46,7 @@ class CommandSession(asyncssh.SSHServerProcess[bytes]):
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        super().__init__(self._handle, asyncssh.SFTPServer, 3, True)
+        super().__init__(self._handle, _file_server, 3, True)
         self._environment = environment
         self.command_pid = 0
 

@@ -38,10 +38,14 @@ _MACHINE_ETC: Final = "/.machine/etc"
 _OWN_DIRECTORIES: Final = ("etc", "etc/ssh", "home", "mnt", "srv", "var/lib", "var/log", "var/cache", "var/spool")
 _MOUNT_POINTS: Final = ("dev", "proc", "run", "sys", "tmp", "usr", ".machine/etc")
 _NOT_SHARED: Final = frozenset(
-    # Secrets, and what would tie a host to the machine's accounts and network.
-    "passwd passwd- group group- shadow shadow- gshadow gshadow- subuid subuid- subgid subgid- sudoers sudoers.d ssh "
-    "hostname hosts resolv.conf nsswitch.conf fstab crypttab machine-id environment krb5.keytab cron.d crontab "
-    "ssl-private wireguard NetworkManager netplan systemd network docker kubernetes".split()
+    {
+        # Accounts and secrets.
+        *("passwd", "passwd-", "group", "group-", "shadow", "shadow-", "gshadow", "gshadow-"),
+        *("subuid", "subuid-", "subgid", "subgid-", "sudoers", "sudoers.d", "ssh", "krb5.keytab", "wireguard"),
+        # What ties the machine to its network, its disks and its schedule.
+        *("hostname", "hosts", "resolv.conf", "nsswitch.conf", "NetworkManager", "netplan", "network", "systemd"),
+        *("fstab", "crypttab", "machine-id", "environment", "crontab", "cron.d", "docker", "kubernetes"),
+    }
 )
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 _OPTIONAL_DEVICES: Final = ("fuse", "net/tun")
@@ -49,7 +53,7 @@ _SHARED_WITH_MACHINE: Final = ("usr", "opt", "nix")
 _MERGED: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _MACHINE_WIDE_PROC: Final = (
     # The host's root is the machine's root when the lab runs as root; these reach beyond its namespaces.
-    "acpi bus fs irq sysrq-trigger sys/kernel sys/vm sys/fs sys/dev sys/debug".split()
+    *("acpi", "bus", "fs", "irq", "sysrq-trigger", "sys/kernel", "sys/vm", "sys/fs", "sys/dev", "sys/debug"),
 )
 _MACHINE_WIDE_CAPABILITIES: Final = (16, 17, 25, 32, 33, 35)
 """SYS_MODULE, SYS_RAWIO, SYS_TIME (a clock set on one host would move the whole machine's), MAC_OVERRIDE, MAC_ADMIN,
@@ -201,21 +205,22 @@ def mount_tree(lab: LabSpecification, host: HostSpecification) -> None:
     root = str(lab.host_directory(host.name) / "disk")
     ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
     ns.mount(root, root, flags=ns.MS_BIND | ns.MS_REC)
-    shared = [f"/{name}" for name in _SHARED_WITH_MACHINE if os.path.isdir(f"/{name}")]
-    shared += [f"/{name}" for name in _MERGED if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
-    bind_read_only("/etc", root + _MACHINE_ETC)
-    for path in [*shared, *lab.visible]:
-        bind_read_only(path, root + path)
     ns.mount("proc", f"{root}/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
     try:
         ns.mount("sysfs", f"{root}/sys", "sysfs", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC | ns.MS_RDONLY)
     except OSError:
         bind_read_only("/sys", f"{root}/sys")
-    ns.mount("tmpfs", f"{root}/tmp", "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=1777")
-    ns.mount("tmpfs", f"{root}/run", "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
+    for name, mode in (("tmp", "1777"), ("run", "755")):
+        ns.mount("tmpfs", f"{root}/{name}", "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, f"mode={mode}")
     for name in ("sshd", "lock"):
         os.mkdir(f"{root}/run/{name}", 0o755)
     _make_devices(f"{root}/dev", all_ids=lab.all_ids)
+    shared = [f"/{name}" for name in _SHARED_WITH_MACHINE if os.path.isdir(f"/{name}")]
+    shared += [f"/{name}" for name in _MERGED if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
+    bind_read_only("/etc", root + _MACHINE_ETC)
+    # After /tmp and /run, below which the interpreter may live.
+    for path in [*shared, *lab.visible]:
+        bind_read_only(path, root + path)
     if lab.machine_root:
         for name in _MACHINE_WIDE_PROC:
             if os.path.exists(f"{root}/proc/{name}"):

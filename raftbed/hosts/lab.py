@@ -35,6 +35,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from raftbed.hosts import labs
 from raftbed.hosts import namespaces as ns
 from raftbed.hosts.host_tree import SEARCH_PATH, HostSpecification, LabSpecification, make_disk, mount_tree
 
@@ -201,7 +202,8 @@ def _become_host(lab: LabSpecification, host: HostSpecification, report: int, go
         )
         if lab.server:
             os.set_inheritable(report, False)
-            os.execve(lab.server, [lab.server, "-D", "-e", "-f", "/etc/ssh/sshd_config"], dict(lab.environment))
+            arguments = [lab.server, "-D", "-e", "-f", "/etc/ssh/sshd_config"]
+            os.execve(lab.server, arguments, dict(lab.environment))  # noqa: S606  no shell is wanted
         _serve_embedded(lab, report)
     except BaseException as error:
         message = " ".join(str(error).split()) or type(error).__name__
@@ -297,6 +299,9 @@ class Lab:
                 boot.go()
             for boot in boots.values():
                 boot.wait(deadline)
+        except BaseException:
+            self.crash(names)
+            raise
         finally:
             for boot in boots.values():
                 boot.close()
@@ -304,15 +309,8 @@ class Lab:
 
     def crash(self, names: Sequence[str]) -> dict[str, Any]:
         """Pull the plug of hosts: first the wire, so that no dying socket says goodbye, then every process."""
-        for name in names:
-            machine = self.machines[name]
-            self._unplug(machine)
-            pid, machine.pid = machine.pid, 0
-            if pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)  # returns when the last process of its pid namespace is gone
+        self._unplug([self.machines[name] for name in names])
+        self._kill(names)
         return {}
 
     def up(self) -> dict[str, Any]:
@@ -329,7 +327,7 @@ class Lab:
                 for machine in self.machines.values():
                     if machine.pid == pid:
                         machine.pid = 0
-                        self._unplug(machine)
+                        self._unplug([machine])
 
     def open_sockets(self) -> socket.socket:
         """Start a maker of sockets; the controller's end of the channel to it."""
@@ -345,14 +343,31 @@ class Lab:
 
     def end(self) -> None:
         """Take the hosts and their files away."""
-        self.crash(list(self.machines))
-        shutil.rmtree(self.specification.directory, ignore_errors=True)
+        self._kill(list(self.machines))
+        directory = Path(self.specification.directory)
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            # Where the controller registered it: a user namespace's root would look in root's places.
+            labs.remove_link(Path(json.loads((directory / labs.SPECIFICATION).read_text())["registered"]))
+        shutil.rmtree(directory, ignore_errors=True)
 
-    def _unplug(self, machine: Machine) -> None:
-        if machine.has_wire:
-            machine.has_wire = False
-            with contextlib.suppress(LabError):  # it went with the other end's namespace
-                run_ip([f"link delete {machine.host.interface}"])
+    def _kill(self, names: Sequence[str]) -> None:
+        pids = [self.machines[name].pid for name in names if self.machines[name].pid]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)  # returns when the last process of its pid namespace is gone
+        for name in names:
+            self.machines[name].pid = 0
+
+    @staticmethod
+    def _unplug(machines: Sequence[Machine]) -> None:
+        for machine in machines:
+            if machine.has_wire:
+                machine.has_wire = False
+                with contextlib.suppress(LabError):  # it went with the other end's namespace
+                    run_ip([f"link delete {machine.host.interface}"])
 
 
 class Requests:
@@ -410,11 +425,13 @@ class Requests:
             channel.close()
             return self._lab.kept or channel is not self._first
         passed: list[socket.socket] = []
+        answer: dict[str, Any] = {}
         try:
             request = json.loads(message)
-            answer = self._answer(request, passed)
+            answer["id"] = request["id"]
+            answer.update(self._answer(request, passed))
         except (LabError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-            answer = {"error": str(error) or type(error).__name__}
+            answer["error"] = str(error) or type(error).__name__
         with contextlib.suppress(OSError):
             socket.send_fds(channel, [json.dumps(answer).encode()], [item.fileno() for item in passed])
         for item in passed:
@@ -451,6 +468,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     control = socket.socket(fileno=options.control)
     for fd in (options.control, options.controller):
         os.set_inheritable(fd, False)
+    os.chdir("/")
     lab = Lab(read_specification(options.specification))
     try:
         if not lab.specification.server:
@@ -459,9 +477,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gc.freeze()
         lab.make_network()
         requests = Requests(lab, control, options.controller)
-        control.send(json.dumps({}).encode())
+        control.send(json.dumps({"id": 0}).encode())
     except (LabError, OSError, ImportError, subprocess.SubprocessError) as error:
-        control.send(json.dumps({"error": str(error)}).encode())
+        control.send(json.dumps({"id": 0, "error": str(error)}).encode())
         return 1
     try:
         requests.serve()

@@ -73,56 +73,73 @@ def boot_id() -> str:
         return ""
 
 
-def registry_directory() -> Path:
-    """Where links to the labs of this user are kept; it need not exist."""
+def registry_directories() -> list[Path]:
+    """Where links to this user's labs may be, the place for new ones first; none of them need exist."""
+    places = []
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.path.isdir(runtime) and os.access(runtime, os.W_OK):
-        return Path(runtime, "raftbed")
+    with contextlib.suppress(OSError):
+        if runtime and os.stat(runtime).st_uid == os.geteuid():
+            places.append(Path(runtime, "raftbed"))
     if os.geteuid() == 0 and os.path.isdir("/run"):
-        return Path("/run/raftbed")
-    return Path(f"/tmp/raftbed-{os.getuid()}")  # noqa: S108  made with mode 0700 and checked for its owner
+        places.append(Path("/run/raftbed"))
+    places.append(Path(f"/tmp/raftbed-{os.geteuid()}"))  # noqa: S108  used only when it is ours and private
+    return places
 
 
-def registry_link(directory: Path) -> Path:
-    """The link in the registry that stands for a lab's directory."""
-    return registry_directory() / hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
+def _registries() -> list[Path]:
+    found = []
+    for place in registry_directories():
+        with contextlib.suppress(HostError, FileNotFoundError):
+            _check_private(place)
+            found.append(place)
+    return found
 
 
-def register(directory: Path) -> None:
-    """Add a lab to the registry.
+def _link_name(directory: Path) -> str:
+    return hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
+
+
+def register(directory: Path) -> Path:
+    """Add a lab to the registry; the link that stands for it.
 
     Raises:
         HostError: the registry directory belongs to someone else.
     """
-    registry = registry_directory()
+    registry = registry_directories()[0]
     for _ in range(5):
         # Another lab may take the empty directory away between these two steps.
         with contextlib.suppress(FileExistsError):
             registry.mkdir(mode=0o700)
-        _check_private(registry)
         with contextlib.suppress(FileNotFoundError):
+            _check_private(registry)
+            link = registry / _link_name(directory)
             with contextlib.suppress(FileExistsError):
-                registry_link(directory).symlink_to(directory.resolve())
-            return
+                link.symlink_to(directory)
+            return link
     raise HostError(f"the registry {registry} cannot be written.")
 
 
 def _check_private(registry: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        status = registry.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise HostError(
-                f"the registry {registry} is not a private directory of this user.",
-                remedy="Move it away, or set XDG_RUNTIME_DIR to a private directory.",
-            )
+    status = registry.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise HostError(
+            f"the registry {registry} is not a private directory of this user.",
+            remedy="Move it away, or set XDG_RUNTIME_DIR to a private directory.",
+        )
 
 
 def unregister(directory: Path) -> None:
     """Take a lab out of the registry, and the registry away when it was the last."""
+    for registry in _registries():
+        remove_link(registry / _link_name(directory))
+
+
+def remove_link(link: Path) -> None:
+    """Remove a link of the registry, and the registry when it was the last."""
     with contextlib.suppress(OSError):
-        registry_link(directory).unlink()
+        link.unlink()
     with contextlib.suppress(OSError):
-        registry_directory().rmdir()
+        link.parent.rmdir()
 
 
 def write_record(directory: Path, record: dict[str, Any]) -> None:
@@ -149,7 +166,7 @@ def controller_record() -> dict[str, Any]:
 
 def _read(directory: Path) -> dict[str, Any] | None:
     try:
-        record: dict[str, Any] = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
+        record: Any = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and "lab" in record else None
@@ -179,10 +196,11 @@ def lab_info(directory: Path) -> LabInfo | None:
 
 
 def _directories(store: Path | None) -> Iterator[Path]:
-    with contextlib.suppress(OSError):
-        for link in sorted(registry_directory().iterdir()):
-            if link.is_symlink():
-                yield link.readlink()
+    for registry in _registries():
+        with contextlib.suppress(OSError):
+            for link in sorted(registry.iterdir()):
+                if link.is_symlink():
+                    yield link.readlink()
     if store is not None:
         for pattern in (f"*/{SPECIFICATION}", f"*/*/*/{SPECIFICATION}", f"*/*/*/*/{SPECIFICATION}"):
             for path in sorted(store.glob(pattern)):
@@ -227,7 +245,7 @@ def _end(lab: LabInfo, timeout: float) -> None:
         return
     try:
         with contextlib.suppress(OSError, HostError), call_lab(lab.directory, timeout) as channel:
-            channel.send(json.dumps({"do": "end"}).encode())
+            channel.send(json.dumps({"id": 1, "do": "end"}).encode())
             channel.recv(1 << 16)
         if not select.select([holder], [], [], timeout)[0]:
             signal.pidfd_send_signal(holder, signal.SIGKILL)  # `unshare --kill-child` takes everything along
@@ -291,9 +309,10 @@ def sweep(store: Path | None = None) -> list[LabInfo]:
             with contextlib.suppress(HostError):
                 remove_lab(lab)
                 removed.append(lab)
-    with contextlib.suppress(OSError):
-        for link in registry_directory().iterdir():
-            if link.is_symlink() and lab_info(link.readlink()) is None:
-                link.unlink()
-        registry_directory().rmdir()
+    for registry in _registries():
+        with contextlib.suppress(OSError):
+            for link in registry.iterdir():
+                if link.is_symlink() and lab_info(link.readlink()) is None:
+                    link.unlink()
+            registry.rmdir()
     return removed

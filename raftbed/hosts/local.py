@@ -26,7 +26,7 @@ from raftbed.hosts.host_tree import HostSpecification, LabSpecification
 from raftbed.hosts.interpreter import interpreter_directories
 from raftbed.hosts.inventory import Inventory, InventoryEntry
 from raftbed.hosts.prerequisites import Mode, find_program, possible_modes, refusal, require_programs
-from raftbed.hosts.ssh import SSHHost
+from raftbed.hosts.ssh import CONNECT_TIMEOUT, SSHHost
 
 Server = Literal["openssh", "embedded"]
 
@@ -96,6 +96,7 @@ class LabConnection:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._channel.setblocking(False)
+        self._last = 0
         self._lock = asyncio.Lock()
 
     async def request(self, action: str, **arguments: Any) -> tuple[dict[str, Any], list[int]]:
@@ -105,21 +106,29 @@ class LabConnection:
             HostError: the lab refused, failed, or is gone.
         """
         async with self._lock:
+            self._last += 1
             try:
-                self._channel.send(json.dumps({"do": action, **arguments}).encode())
+                self._channel.send(json.dumps({"id": self._last, "do": action, **arguments}).encode())
             except OSError as error:
                 raise HostError(f"the lab of the local hosts is gone ({error}).") from error
             return await self.answer()
 
     async def answer(self) -> tuple[dict[str, Any], list[int]]:
-        """Wait for the next answer; see `request`."""
+        """Wait for the answer to the last request, or for the lab's first word; see `request`."""
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
         loop.add_reader(self._channel.fileno(), readable.set)
         try:
             async with asyncio.timeout(_LAB_TIMEOUT):
-                await readable.wait()
-            message, descriptors, _, _ = socket.recv_fds(self._channel, _MESSAGE_LIMIT, 4)
+                while True:
+                    await readable.wait()
+                    readable.clear()
+                    message, descriptors, _, _ = socket.recv_fds(self._channel, _MESSAGE_LIMIT, 4)
+                    answer: dict[str, Any] = json.loads(message) if message else {}
+                    if not message or answer["id"] == self._last:
+                        break
+                    for descriptor in descriptors:  # the answer to a request whose caller was cancelled
+                        os.close(descriptor)
         except TimeoutError as error:
             raise HostError(f"the lab of the local hosts did not answer within {_LAB_TIMEOUT:.0f} s.") from error
         except OSError as error:
@@ -128,7 +137,6 @@ class LabConnection:
             loop.remove_reader(self._channel.fileno())
         if not message:
             raise HostError("the lab of the local hosts is gone.")
-        answer: dict[str, Any] = json.loads(message)
         if "error" in answer:
             raise HostError(f"the lab of the local hosts: {answer['error']}.")
         return answer, descriptors
@@ -149,11 +157,25 @@ class LocalHost(SSHHost):
     def __init__(self, entry: InventoryEntry, lab: LabConnection) -> None:
         super().__init__(entry)
         self._lab = lab
+        self._is_down = False
+
+    async def connect(self, *, timeout: float = CONNECT_TIMEOUT, booting: bool = False) -> None:
+        """Open the connection; a host that was crashed says so at once.
+
+        Raises:
+            HostError: it is down, or cannot be reached.
+        """
+        if self._is_down:
+            raise HostError("is down: it was crashed and not rebooted.", host=self.name)
+        await super().connect(timeout=timeout, booting=booting)
 
     async def crash(self) -> None:
         """Pull the plug: the wire first, then process 1 and with it everything; the disk stays."""
-        await self._lab.request("crash", hosts=[self.name])
-        self.abandon()
+        self._is_down = True
+        try:
+            await self._lab.request("crash", hosts=[self.name])
+        finally:
+            self.abandon()
 
     async def reboot(self, *, timeout: float = 30.0) -> None:
         """Start it again, with its disk, address and host key; one that is up is reset.
@@ -165,6 +187,7 @@ class LocalHost(SSHHost):
         try:
             async with asyncio.timeout(timeout):
                 await self._lab.request("boot", hosts=[self.name])
+                self._is_down = False
                 await self.connect(timeout=timeout, booting=True)
         except TimeoutError as error:
             raise HostError(f"did not boot within {timeout:g} s.", host=self.name) from error
@@ -255,7 +278,7 @@ class LocalPool:
         specification, entries = self._specify()
         record = {**labs.controller_record(), "lab": asdict(specification)}
         labs.write_record(self._directory, record)
-        labs.register(self._directory)
+        record["registered"] = str(labs.register(self._directory))
         lab = self._launch()
         self._lab = lab
         assert self._process is not None
@@ -265,7 +288,8 @@ class LocalPool:
         try:
             await lab.answer()
         except HostError as error:
-            raise refusal(self._lab_log() or error.message) from error
+            said = self._lab_log() if "is gone" in error.message else ""
+            raise refusal(said or error.message) from error
         _, descriptors = await lab.request("sockets")
         self._opener = SocketOpener(socket.socket(fileno=descriptors[0]))
         self._hosts = {name: LocalHost(entry, lab) for name, entry in entries.items()}

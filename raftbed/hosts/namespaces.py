@@ -56,13 +56,13 @@ def unshare(flags: int) -> None:
 def mount(source: str, target: str, kind: str = "none", flags: int = 0, data: str = "") -> None:
     """Mount a file system, or bind one with MS_BIND."""
     encoded = data.encode() if data else None
-    result = _libc().mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), encoded)
+    result = _libc().mount(os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), encoded)
     _check(result, f"mount {kind} {source} on {target}")
 
 
 def unmount(target: str) -> None:
     """Take a mount out of the tree at once; it goes away when its last user does."""
-    _check(_libc().umount2(target.encode(), _MNT_DETACH), f"unmount {target}")
+    _check(_libc().umount2(os.fsencode(target), _MNT_DETACH), f"unmount {target}")
 
 
 def make_read_only(target: str) -> None:
@@ -72,7 +72,7 @@ def make_read_only(target: str) -> None:
     has, because an unprivileged remount must not clear flags.
     """
     attributes = struct.pack("QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
-    path = target.encode()
+    path = os.fsencode(target)
     if _libc().syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, path, _AT_RECURSIVE, attributes, len(attributes)) == 0:
         return
     flags = os.statvfs(target).f_flag

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -49,10 +50,8 @@ def possible_modes() -> tuple[Mode, ...]:
 
 def _has_subordinate_ids() -> bool:
     names = {str(os.getuid())}
-    try:
+    with contextlib.suppress(OSError, KeyError):
         names.add(getpass.getuser())
-    except (OSError, KeyError):
-        pass
     for path in ("/etc/subuid", "/etc/subgid"):
         try:
             lines = Path(path).read_text(errors="replace").splitlines()

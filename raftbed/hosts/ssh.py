@@ -23,7 +23,7 @@ from raftbed.hosts.inventory import InventoryEntry
 if TYPE_CHECKING:
     import asyncssh
     import fabric
-    import paramiko
+    import paramiko  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for a connection to be made and the login to succeed."""
@@ -218,7 +218,7 @@ class SSHHost:
         """Write a file whole or not at all; directories above it are made. See `raftbed.hosts.base.Host.put`."""
         if not path.startswith("/"):
             raise HostError(f"put needs an absolute path, not {path!r}.", host=self.name)
-        size = content.stat().st_size if isinstance(content, Path) else len(content)
+        size = os.stat(content).st_size if isinstance(content, Path) else len(content)
         beside = f"{path}.{os.urandom(4).hex()}.part"
         command = shlex.join(["/bin/sh", "-c", _PUT_SCRIPT, "put", path, beside, f"{mode:o}", str(size)])
         shown = f"put {path}"
@@ -233,8 +233,7 @@ class SSHHost:
         shown = f"get {path}"
         beside = destination.with_name(f".{destination.name}.{os.getpid()}.part")
         try:
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as stream:
+            with _open_private(beside) as stream:
                 async with self._session(command, timeout, shown=shown) as process:
                     status, stderr, _ = await asyncio.gather(
                         self._finish(process, b"", shown), process.stderr.read(), self._copy(process, stream, limit)
@@ -300,6 +299,8 @@ class SSHHost:
                 yield process
                 ended = True
         except TimeoutError as error:
+            if process is None:
+                raise HostError(f"SSH did not answer within {timeout:g} s.", host=self.name) from error
             raise CommandError(
                 host=self.name,
                 command=shown or command,
@@ -346,6 +347,10 @@ class SSHHost:
         while chunk := await process.stdout.read(_CHUNK):
             stream.write(chunk[:left])
             left -= min(left, len(chunk))
+
+
+def _open_private(path: Path) -> BinaryIO:
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
 
 
 def _signal_number(name: str) -> int:
