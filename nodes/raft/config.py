@@ -1,0 +1,80 @@
+"""Configuration of a Raft node, validated when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from raftbed.nodes.raft.errors import ConfigError
+
+MILLISECOND = 1_000_000
+"""Nanoseconds in a millisecond; the core counts time in nanoseconds, configurations in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How a Raft node behaves. Times are milliseconds. Names and defaults follow async-raft 0.6.1.
+
+    Attributes:
+        cluster_name: nodes of another cluster are refused.
+        election_timeout_min: a follower that has not heard from a leader for a time drawn uniformly from
+            [election_timeout_min, election_timeout_max) stands for election.
+        election_timeout_max: see there.
+        heartbeat_interval: a leader lets each peer hear from it at least this often.
+        max_payload_entries: entries in one AppendEntries at most.
+        max_inflight_messages: AppendEntries on their way to one peer at most.
+        max_uncommitted_entries: beyond so many entries that are not committed, writes are refused as overloaded.
+        pre_vote: ask for promises before standing for election (Raft thesis 9.6).
+        check_quorum: a leader that has not heard from a quorum for election_timeout_max steps down.
+        read_mode: "read-index": each round of reads is confirmed by a quorum (Raft thesis 6.4).
+
+    Raises:
+        ConfigError: naming the field.
+    """
+
+    cluster_name: str
+    election_timeout_min: int = 150
+    election_timeout_max: int = 300
+    heartbeat_interval: int = 50
+    max_payload_entries: int = 300
+    max_inflight_messages: int = 4
+    max_uncommitted_entries: int = 20_000
+    pre_vote: bool = True
+    check_quorum: bool = True
+    read_mode: Literal["read-index"] = "read-index"
+
+    def __post_init__(self) -> None:
+        if not self.cluster_name:
+            raise ConfigError("cluster_name: must be a name that is not empty.")
+        for name in ("pre_vote", "check_quorum"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name}: must be true or false, not {getattr(self, name)!r}.")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ConfigError(f"{field.name}: must be a whole number of at least 1, not {value!r}.")
+        if self.election_timeout_min >= self.election_timeout_max:
+            raise ConfigError(
+                f"election_timeout_min: {self.election_timeout_min} must be less than election_timeout_max, which is "
+                f"{self.election_timeout_max}."
+            )
+        if self.election_timeout_min <= self.heartbeat_interval:
+            raise ConfigError(
+                f"election_timeout_min: {self.election_timeout_min} must be more than heartbeat_interval, which is "
+                f"{self.heartbeat_interval}."
+            )
+        if self.read_mode != "read-index":
+            raise ConfigError(f'read_mode: must be "read-index", not {self.read_mode!r}.')
+
+    @classmethod
+    def from_mapping(cls, cluster_name: str, options: dict[str, Any]) -> Config:
+        """Make a configuration from names and values, as they stand in a file.
+
+        Raises:
+            ConfigError: for a name that there is not, too.
+        """
+        known = [field.name for field in fields(cls) if field.name != "cluster_name"]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise ConfigError(f"{', '.join(unknown)}: no such option; there are: {', '.join(known)}.")
+        return cls(cluster_name, **options)

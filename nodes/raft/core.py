@@ -1,0 +1,175 @@
+"""The Raft core: events in, effects out; no clock, no sockets, no threads.
+
+Theory of operation
+-------------------
+The driver calls `step` for each event and then `ready`, which says what to do, in order: send the early messages,
+make `persist` durable, then do the effects. Nothing that depends on a write leaves before that write is on disk,
+because whatever a step says stands behind the step's `Persist`. When the disk is done the driver steps `Durable` and
+asks again, until there is nothing left to do. Many steps may go before one `ready`: their writes become one write and
+one sync (group commit), their reads share one round, their entries one message per peer.
+
+A leader's AppendEntries are the exception, and early: they promise nothing about the leader's own disk, because a
+leader counts itself towards a quorum only for what is durable here (`durable_index`).
+
+Time is an integer of nanoseconds that comes in with each call; `deadline` tells when to step next though nothing
+happened. Randomness is a seeded generator that comes in once. The same calls give the same effects.
+
+The parts: election.py (who leads), replication.py (what is in the log and when it is committed), reads.py (linearizable
+reads); state.py holds what they share, log.py, quorum.py and progress.py the nouns.
+"""
+
+from __future__ import annotations
+
+from raftbed.nodes.raft.election import Elections
+from raftbed.nodes.raft.errors import InitializeNotAllowed, Overloaded, WriteForwardToLeader
+from raftbed.nodes.raft.events import (
+    Answered,
+    ClientRead,
+    ClientWrite,
+    Durable,
+    Elect,
+    Event,
+    Failed,
+    Initialize,
+    Ready,
+    Received,
+    Token,
+)
+from raftbed.nodes.raft.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    MembershipConfig,
+    NodeId,
+    Normal,
+    VoteRequest,
+    VoteResponse,
+)
+from raftbed.nodes.raft.reads import Reads
+from raftbed.nodes.raft.replication import Replication
+from raftbed.nodes.raft.state import State
+
+
+class Core(Reads, Replication, Elections):
+    """One node's Raft. Parameters are those of :class:`raftbed.nodes.raft.state.CoreState`."""
+
+    def start(self) -> None:
+        """Take up the role that the storage's content gives this node. Call once, before the first step."""
+        self.trace(
+            "boot",
+            voted_for=self.hard_state.voted_for,
+            last=self.log.last_index,
+            last_term=self.log.last_term,
+            hash=self.log.prefix_hash(self.log.last_index),
+        )
+        self.advance_commit(self.commit_index_at_start())
+        if not self.membership.is_voter(self.id):
+            return
+        self.state = State.FOLLOWER
+        if len(self.membership.voters()) == 1:
+            self.campaign()  # nobody else could object
+        else:
+            self.reset_election_deadline()
+
+    def commit_index_at_start(self) -> int:
+        """What is known to be committed when a node starts: nothing, until a leader says so."""
+        return 0
+
+    @property
+    def deadline(self) -> int | None:
+        """When to call `tick`, in nanoseconds; None: never."""
+        if self.leadership is not None:
+            return self.leadership.next_heartbeat
+        return None if self.state in (State.NON_VOTER, State.SHUTDOWN) else self.election_deadline
+
+    def tick(self, now: int) -> None:
+        """Time went by: do what is due."""
+        self.now = now
+        deadline = self.deadline
+        if deadline is None or now < deadline:
+            return
+        if self.leadership is not None:
+            self.heartbeat()
+        else:
+            self.election_timeout()
+
+    def step(self, event: Event, now: int) -> None:
+        """Take one event."""
+        self.now = now
+        match event:
+            case Received(token, method, request):
+                self._received(token, method, request)
+            case Answered():
+                self._answered(event)
+            case Failed(sent):
+                if sent.method == "append_entries":
+                    self.append_failed(sent)
+            case ClientWrite(token, data):
+                self.write_requested(token, data)
+            case ClientRead(token):
+                self.read_requested(token)
+            case Durable():
+                self._durable()
+            case Initialize(token, members):
+                self.initialize(token, members)
+            case Elect():
+                if self.leadership is None and self.membership.is_voter(self.id):
+                    self.campaign()
+
+    def ready(self) -> Ready | None:
+        """What to do now; None: nothing. Everything it names is considered done."""
+        self.finish_read_round()
+        if self.begin_read_round():
+            self.ask_for_confirmation()
+            self.finish_read_round()  # a node alone needs nobody's confirmation
+        self.replicate()
+        persist = self.take_persist()
+        if not (persist or self._early or self._effects or self._traces):
+            return None
+        ready = Ready(tuple(self._early), persist, tuple(self._effects), tuple(self._traces))
+        self._early, self._effects, self._traces = [], [], []
+        return ready
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    def write_requested(self, token: Token, data: object) -> None:
+        """The application wants `data` committed."""
+        leadership = self.leadership
+        if leadership is None:
+            self.respond(token, WriteForwardToLeader(data, self.leader_id))
+        elif self.log.last_index - self.commit_index >= self.config.max_uncommitted_entries:
+            self.respond(token, Overloaded(f"{self.log.last_index - self.commit_index} entries are not committed yet"))
+        else:
+            leadership.writes[self.append_as_leader(Normal(data))] = token
+
+    def initialize(self, token: Token, members: tuple[NodeId, ...]) -> None:
+        """Make a pristine node a member of a new cluster; race-free when every member does so."""
+        if not self.is_pristine():
+            self.respond(token, InitializeNotAllowed("the node has a log, a term or a role already"))
+            return
+        self.initial_membership = MembershipConfig(tuple(sorted({*members, self.id})))
+        self.change_state(State.FOLLOWER)
+        self.election_timeout()
+        self.respond(token, None)
+
+    def _received(self, token: Token, method: str, request: AppendEntriesRequest | VoteRequest) -> None:
+        if isinstance(request, AppendEntriesRequest):
+            self.append_requested(token, request)
+        elif method == "pre_vote":
+            self.promise_requested(token, request)
+        else:
+            self.vote_requested(token, request)
+
+    def _answered(self, event: Answered) -> None:
+        if isinstance(event.response, AppendEntriesResponse):
+            self.append_answered(event.sent, event.response)
+        else:
+            assert isinstance(event.response, VoteResponse)
+            self.vote_answered(event.sent, event.response)
+
+    def _durable(self) -> None:
+        before = self.durable_index
+        self.durable_index = self.log.last_index - len(self._new_entries)
+        if self.durable_index != before:
+            self.trace("durable", index=self.durable_index, hash=self.log.prefix_hash(self.durable_index))
+        if self.leadership is not None:
+            self.advance_commit_as_leader()

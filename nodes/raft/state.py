@@ -1,0 +1,218 @@
+"""The state that all parts of the core share, and the small steps that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from random import Random
+from typing import Any
+
+from raftbed.nodes.raft.config import MILLISECOND, Config
+from raftbed.nodes.raft.errors import LeadershipLost, ReadForwardToLeader
+from raftbed.nodes.raft.events import Effect, Method, Persist, Respond, Send, Token, Trace
+from raftbed.nodes.raft.log import Log
+from raftbed.nodes.raft.messages import Entry, HardState, MembershipConfig, NodeId, Request
+from raftbed.nodes.raft.progress import Progress
+
+
+class State(StrEnum):
+    """What a node is at the moment."""
+
+    NON_VOTER = "non-voter"
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+    SHUTDOWN = "shutdown"
+
+
+@dataclass(slots=True)
+class Leadership:
+    """What only a leader has; it dies with the leadership.
+
+    Attributes:
+        progress: of each peer.
+        first_own_index: the entry of its own term with which it began; reads wait for it to be committed.
+        writes: index to token, of writes that nobody has been told about.
+        next_heartbeat: when, in nanoseconds.
+        round: number of the latest round of read confirmations.
+        reads_waiting: for the next round.
+        reads_in_round: for the present one.
+        read_index: what the present round's reads must see applied.
+    """
+
+    progress: dict[NodeId, Progress]
+    first_own_index: int
+    next_heartbeat: int
+    writes: dict[int, Token] = field(default_factory=dict)
+    round: int = 0
+    reads_waiting: list[Token] = field(default_factory=list)
+    reads_in_round: list[Token] = field(default_factory=list)
+    read_index: int = 0
+
+
+class CoreState:
+    """Base of the core: its variables, and how they change.
+
+    Parameters:
+        node: this node's id.
+        config: how it behaves.
+        random: draws election timeouts.
+        hard_state: from storage.
+        entries: from storage.
+        now: nanoseconds on whatever clock the driver uses throughout.
+    """
+
+    def __init__(
+        self,
+        node: NodeId,
+        config: Config,
+        random: Random,
+        *,
+        hard_state: HardState,
+        entries: Sequence[Entry],
+        now: int,
+    ) -> None:
+        self.id = node
+        self.config = config
+        self.random = random
+        self.hard_state = hard_state
+        self.log = Log(entries)
+        self.durable_index = self.log.last_index
+        self.initial_membership: MembershipConfig | None = None
+        self.state = State.NON_VOTER
+        self.leader_id: NodeId | None = None
+        self.leader_heard: int | None = None  # when a leader of the current term was last heard from
+        self.election_deadline = now
+        self.votes: set[NodeId] = set()
+        self.leadership: Leadership | None = None
+        self.commit_index = 0
+        self.last_applied = 0
+        self.now = now
+        self._early: list[Send] = []
+        self._effects: list[Effect] = []
+        self._traces: list[Trace] = []
+        self._new_hard_state: HardState | None = None
+        self._truncate_from: int | None = None
+        self._new_entries: list[Entry] = []
+
+    # -- views ----------------------------------------------------------------------------------------------------
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self.hard_state.current_term
+
+    @property
+    def membership(self) -> MembershipConfig:
+        """The membership in force: the latest in the log, else the one given to `initialize`."""
+        return self.log.membership() or self.initial_membership or MembershipConfig(())
+
+    def peers(self) -> list[NodeId]:
+        """Every other voter."""
+        return [voter for voter in self.membership.voters() if voter != self.id]
+
+    def is_pristine(self) -> bool:
+        """Nothing ever happened to this node."""
+        return self.log.last_index == 0 and self.term == 0 and self.state is State.NON_VOTER
+
+    # -- small steps ----------------------------------------------------------------------------------------------
+
+    def respond(self, token: Token, value: Any) -> None:
+        """Answer who waits, once everything said so far is durable."""
+        self._effects.append(Respond(token, value))
+
+    def send(self, to: NodeId, method: Method, request: Request, *, early: bool = False) -> Send:
+        """Send to a peer; `early` when the message promises nothing that is not durable yet."""
+        round_ = self.leadership.round if self.leadership else 0
+        message = Send(to, method, request, round_, self.now)
+        (self._early if early else self._effects).append(message)
+        return message
+
+    def trace(self, event: str, **fields: Any) -> None:
+        """Note something for the trace."""
+        self._traces.append(Trace(event, {"term": self.term, **fields}))
+
+    def save_hard_state(self, term: int, voted_for: NodeId | None) -> None:
+        """Change term or vote; durable before anything that follows leaves."""
+        self.hard_state = self._new_hard_state = HardState(term, voted_for)
+
+    def append_entry(self, entry: Entry) -> None:
+        """Append to the log, in memory now and on disk before anything that follows leaves."""
+        self.log.append(entry)
+        self._new_entries.append(entry)
+
+    def truncate_log(self, start: int) -> None:
+        """Drop entries from `start` on that contradict the leader's; never a committed one."""
+        if start <= self.commit_index:
+            raise AssertionError(f"a leader contradicts entry {start}, but {self.commit_index} is committed")
+        self.trace("truncate", index=start, last=self.log.last_index)
+        self.log.truncate(start)
+        self.durable_index = min(self.durable_index, start - 1)
+        self._new_entries = [entry for entry in self._new_entries if entry.index < start]
+        if self._truncate_from is None or start < self._truncate_from:
+            self._truncate_from = start
+
+    def take_persist(self) -> Persist | None:
+        """What has to be written since the last call."""
+        if self._new_hard_state is None and self._truncate_from is None and not self._new_entries:
+            return None
+        persist = Persist(self._new_hard_state, self._truncate_from, tuple(self._new_entries))
+        self._new_hard_state, self._truncate_from, self._new_entries = None, None, []
+        return persist
+
+    def change_state(self, state: State) -> None:
+        """Become something else; what a leader owed is settled on the way out."""
+        if state is self.state:
+            return
+        left = self.leadership
+        self.state = state
+        self.leadership = None
+        self.trace("role", role=state.value)
+        if left is not None:
+            self.settle_after_leadership(left)
+
+    def settle_after_leadership(self, left: Leadership) -> None:
+        """Tell those who wait that their leader was deposed: writes are unknown, reads had no effect."""
+        for token in left.writes.values():
+            self.respond(token, LeadershipLost("the leader was deposed before the write was committed"))
+        for token in left.reads_in_round + left.reads_waiting:
+            self.respond(token, ReadForwardToLeader(self.leader_id))
+
+    def become_follower(self, term: int, leader: NodeId | None) -> None:
+        """Follow `leader`, or nobody yet, in `term`, which is at least the current one."""
+        if term > self.term:
+            self.save_hard_state(term, None)
+            self.leader_id = None
+            self.leader_heard = None
+        self.leader_id = leader if leader is not None else self.leader_id
+        if leader is None and self.leader_id == self.id:
+            self.leader_id = None
+        voter = self.membership.is_voter(self.id)
+        self.change_state(State.FOLLOWER if voter else State.NON_VOTER)
+
+    def reset_election_deadline(self) -> None:
+        """Draw a new election timeout (Raft paper, section 5.2), from now."""
+        least, most = self.config.election_timeout_min, self.config.election_timeout_max
+        self.election_deadline = self.now + int(self.random.uniform(least, most) * MILLISECOND)
+
+    def heard_from_leader(self) -> bool:
+        """A leader of this term was heard from within the least election timeout (Raft thesis, 4.2.3)."""
+        if self.state is State.LEADER:
+            return True
+        heard = self.leader_heard
+        return heard is not None and self.now - heard < self.config.election_timeout_min * MILLISECOND
+
+    def status(self) -> Mapping[str, Any]:
+        """What metrics show."""
+        return {
+            "id": self.id,
+            "state": self.state.value,
+            "current_term": self.term,
+            "last_log_index": self.log.last_index,
+            "commit_index": self.commit_index,
+            "last_applied": self.last_applied,
+            "current_leader": self.leader_id,
+            "membership_config": self.membership,
+        }
