@@ -1,1 +1,6 @@
-"""Is a history linearizable?"""
+"""Is a history linearizable? `check` answers; docs/linearizability.md says how."""
+
+from raftbed.analysis.linearizability.checker import CHECKER, Progress, check
+from raftbed.analysis.linearizability.operations import MODELS, infer_model
+
+__all__ = ["CHECKER", "MODELS", "Progress", "check", "infer_model"]

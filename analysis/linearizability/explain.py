@@ -1,0 +1,299 @@
+"""From a contradiction among unique values (see unique.py) to its witness: which operations, and why."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from raftbed.analysis.linearizability.operations import KeyHistory, Operation
+from raftbed.analysis.linearizability.unique import INITIAL, Analysis, Circle, Conflict, Disorder, Fork, Phantom
+from raftbed.analysis.linearizability.witness import (
+    Witness,
+    WriterElsewhere,
+    claim,
+    client,
+    observed,
+    phantom_witness,
+    phrase,
+    several,
+    written,
+)
+
+_CANDIDATES: Final = 50
+_STEPS_SHOWN: Final = 5
+
+Placed = tuple[Operation, int]
+"""An operation, and its rank in its chain: 2i for the writer of the i-th value, 2i + 1 for its reads."""
+
+
+def explain(history: KeyHistory, analysis: Analysis, elsewhere: WriterElsewhere) -> Witness:
+    """The shortest witness, and of several as short the earliest.
+
+    Parameters:
+        history: the key's operations.
+        analysis: what was found; its verdict must be "invalid".
+        elsewhere: looks a value up in other keys.
+    """
+    explainer = _Explainer(history, analysis, elsewhere)
+    found = [explainer.witness(contradiction) for contradiction in analysis.contradictions[:_CANDIDATES]]
+    return min(found, key=lambda witness: (len(witness.operations), witness.complete_at))
+
+
+class _Explainer:
+    def __init__(self, history: KeyHistory, analysis: Analysis, elsewhere: WriterElsewhere) -> None:
+        self._history = history
+        self._writers = analysis.writers
+        self._replaced_by = analysis.replaced_by
+        self._elsewhere = elsewhere
+        self._reads: dict[Any, list[Operation]] = {}
+        for operation in history.operations:
+            if operation.kind == "read":
+                self._reads.setdefault(operation.old, []).append(operation)
+
+    def witness(self, contradiction: Phantom | Fork | Circle | Disorder | Conflict) -> Witness:
+        if isinstance(contradiction, Phantom):
+            observer = min(contradiction.observers, key=lambda op: (op.pending, op.call))
+            return phantom_witness(observer, self._proof(observer), self._history, self._elsewhere)
+        if isinstance(contradiction, Fork):
+            return self._fork(contradiction)
+        if isinstance(contradiction, Circle):
+            return self._circle(contradiction)
+        if isinstance(contradiction, Disorder):
+            return self._disorder(contradiction.values)
+        return self._conflict(contradiction)
+
+    def _proof(self, operation: Operation) -> list[Operation]:
+        """What proves that a pending operation happened: who saw its value, down to somebody who was answered."""
+        proof: list[Operation] = []
+        while operation.pending:
+            reads = self._reads.get(operation.new)
+            if reads:
+                return [*proof, reads[0]]
+            seen = [op for op in self._history.operations if op.kind == "cas" and op.old == operation.new]
+            operation = min(seen, key=lambda op: (op.pending, op.call))
+            proof.append(operation)
+        return proof
+
+    def _only(self, value: Any) -> str:
+        """Why a value cannot come back."""
+        if value is INITIAL:
+            return "nobody wrote null"
+        writer = self._writers[value]
+        return f"only {client(writer)}'s {_name(writer)} wrote {written(writer)}"
+
+    def _show(self, value: Any) -> str:
+        return "null" if value is INITIAL else written(self._writers[value])
+
+    def _steps(self, values: list[Any]) -> str:
+        """Values that followed each other; of many only the ends."""
+        names = [self._show(value) for value in values]
+        return " → ".join(names if len(names) <= _STEPS_SHOWN else [*names[:2], "…", *names[-2:]])
+
+    def _add_writer(self, witness: Witness, value: Any) -> None:
+        if value is not INITIAL:
+            witness.add(self._writers[value], f"the only operation that wrote {self._show(value)}")
+
+    # The rules, one by one
+
+    def _fork(self, fork: Fork) -> Witness:
+        witness = Witness()
+        for operation in fork.both:
+            witness.add(operation, f"replaced {observed(operation)} by {written(operation)}")
+        self._add_writer(witness, fork.value)
+        for operation in fork.both:
+            for proof in self._proof(operation):
+                witness.add(proof, f"proves that {phrase(operation)} took effect")
+        first, second = fork.both
+        happened = "both happened" if first.pending or second.pending else "both succeeded"
+        value = self._show(fork.value)
+        written_once = f"{value} was there only once ({self._only(fork.value)})"
+        witness.sentence = f"{_capital(phrase(first))} and {phrase(second)} {happened}, although {written_once}."
+        return witness.finish()
+
+    def _circle(self, circle: Circle) -> Witness:
+        witness = Witness()
+        for operation in circle.operations:
+            written_by = (
+                f"the only operation that wrote {written(operation)}, and it needed {observed(operation)} before"
+            )
+            witness.add(operation, written_by)
+        for operation in circle.operations:
+            if operation.pending and len(witness.operations) < 6:
+                for proof in self._proof(operation):
+                    witness.add(proof, f"proves that {phrase(operation)} took effect")
+        names = several([phrase(operation) for operation in circle.operations])
+        witness.sentence = (
+            f"{_capital(names)} happened, although each of them needs a value that only the next one wrote, "
+            "and so round in a circle."
+        )
+        return witness.finish()
+
+    def _placed(self, values: list[Any]) -> list[Placed]:
+        """The operations of a chain, in order of rank; the initial value has no writer."""
+        placed: list[Placed] = []
+        for number, value in enumerate(values):
+            if value is not INITIAL:
+                placed.append((self._writers[value], 2 * number))
+            placed += [(read, 2 * number + 1) for read in self._reads.get(value, ())]
+        return placed
+
+    def _link(self, witness: Witness, values: list[Any], ranks: list[int]) -> list[Any]:
+        """Add what ties the operations at these ranks to one chain; returns the values from the first to the last."""
+        low, high = min(ranks) // 2, max(ranks) // 2
+        self._add_writer(witness, values[low])
+        for value in values[low + 1 : high + 1]:
+            writer = self._writers[value]
+            witness.add(writer, f"made {written(writer)} directly from {observed(writer)}")
+        return values[low : high + 1]
+
+    def _disorder(self, values: list[Any]) -> Witness:
+        early, late = _out_of_order(self._placed(values))
+        witness = Witness()
+        first, rank = late  # stands first in the chain, but was called after `other` had returned
+        other, other_rank = early
+        witness.add(first, f"began after {phrase(other)} had returned")
+        witness.add(other, f"had returned before {phrase(first)} began")
+        path = self._link(witness, values, [rank, other_rank])
+        value = self._show(values[rank // 2])
+        if rank // 2 == other_rank // 2:
+            verb = "wrote" if first.pending or first.completion is not None else "may have written"
+            witness.sentence = f"{claim(other)} before {phrase(first)} began, and only this operation {verb} {value}."
+            return witness.finish()
+        steps = self._steps(path)
+        if first.kind == "read":
+            how = "" if other.kind == "cas" and len(path) == 2 else f"; by then {value} had been replaced ({steps})"
+            witness.sentence = (
+                f"{claim(first)}, although {phrase(other)} had returned before this {_name(first)} began{how}, "
+                f"and {self._only(values[rank // 2])}, so it could not come back."
+            )
+        else:
+            witness.sentence = (
+                f"{_capital(phrase(other))} had returned before {phrase(first)} began, although its value was made "
+                f"from {value} ({steps}) and {self._only(values[rank // 2])}."
+            )
+        return witness.finish()
+
+    def _conflict(self, conflict: Conflict) -> Witness:
+        one, two = self._placed(conflict.first), self._placed(conflict.second)
+        inside: list[tuple[Placed | None, Placed, Placed, bool]] = []
+        for outer, inner, values, swapped in ((one, two, conflict.first, False), (two, one, conflict.second, True)):
+            found = _sandwich(outer, inner, values[0])
+            if found is not None:
+                inside.append((*found, swapped))
+        if inside:
+            before, between, after, swapped = min(inside, key=lambda entry: entry[2][0].call)
+            outer_values = conflict.second if swapped else conflict.first
+            inner_values = conflict.first if swapped else conflict.second
+            return self._three(before, between, after, outer_values, inner_values)
+        return self._four(one, two, conflict)
+
+    def _three(
+        self, before: Placed | None, between: Placed, after: Placed, outer: list[Any], inner: list[Any]
+    ) -> Witness:
+        """One operation on another chain came wholly between two operations of a chain."""
+        witness = Witness()
+        last, last_rank = after
+        middle = between[0]
+        witness.add(last, f"began after {phrase(middle)} had returned")
+        began = "" if before is None else f"began after {phrase(before[0])} had returned, and "
+        witness.add(middle, f"{began}returned before {phrase(last)} began")
+        ranks = [last_rank] if before is None else [before[1], last_rank]
+        if before is not None:
+            witness.add(before[0], f"had returned before {phrase(middle)} began")
+        path = self._link(witness, outer, [0, last_rank] if before is None else ranks)
+        self._link(witness, inner, [between[1]])
+        this = f"this {_name(last)}"
+        if before is None:
+            middle_part = f"although {phrase(middle)} had returned before {this} began"
+        else:
+            middle_part = (
+                f"although {phrase(middle)} came after {phrase(before[0])} and had returned before {this} began"
+            )
+        reasons = [self._only(path[0])]
+        if last.kind == "cas":
+            path = path[:-1]  # the last step is what the operation claims
+        if len(path) > 1:
+            reasons.append(f"{self._steps(path)} followed each other by compare-and-set, with nothing between")
+        if middle.kind == "read":
+            reasons.append(self._only(inner[between[1] // 2]))
+        witness.sentence = f"{claim(last)}, {middle_part}; {several(reasons)}."
+        return witness.finish()
+
+    def _four(self, one: list[Placed], two: list[Placed], conflict: Conflict) -> Witness:
+        """Each of two chains shows itself before and after the other."""
+        witness = Witness()
+        end_one, end_two = _first_to_return(one), _first_to_return(two)
+        late_two = min((entry for entry in two if entry[0].call > end_one[0].end), key=_by_call)
+        late_one = min((entry for entry in one if entry[0].call > end_two[0].end), key=_by_call)
+        for early, late in ((end_one, late_two), (end_two, late_one)):
+            witness.add(early[0], f"had returned before {phrase(late[0])} began")
+            witness.add(late[0], f"began after {phrase(early[0])} had returned")
+        self._link(witness, conflict.first, [end_one[1], late_one[1]])
+        self._link(witness, conflict.second, [end_two[1], late_two[1]])
+        values = [conflict.first[late_one[1] // 2], conflict.second[late_two[1] // 2]]
+        first, second = map(self._show, values)
+        reasons = [self._only(conflict.first[0]), self._only(conflict.second[0])]
+        witness.sentence = (
+            f"{first} had to come before {second}, because {phrase(end_one[0])} had returned before "
+            f"{phrase(late_two[0])} began; and {second} before {first}, because {phrase(end_two[0])} had returned "
+            f"before {phrase(late_one[0])} began; {several(reasons)}."
+        )
+        return witness.finish()
+
+
+def _by_call(entry: Placed) -> int:
+    return entry[0].call
+
+
+def _first_to_return(chain: list[Placed]) -> Placed:
+    return min(chain, key=lambda entry: entry[0].end)
+
+
+def _name(operation: Operation) -> str:
+    return "compare-and-set" if operation.invocation.f == "cas" else operation.invocation.f
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _out_of_order(placed: list[Placed]) -> tuple[Placed, Placed]:
+    """(b, a): b returned before a was called, although a has the lower rank; the two closest in rank that come first.
+
+    Parameters:
+        placed: the operations of a chain that contradicts itself, in order of rank.
+    """
+    high = -1  # greatest call of the ranks before the present one
+    rank_calls = -1  # greatest call of the present rank
+    rank = -1
+    for number, (operation, its_rank) in enumerate(placed):
+        if its_rank != rank:
+            high, rank, rank_calls = max(high, rank_calls), its_rank, -1
+        rank_calls = max(rank_calls, operation.call)
+        if operation.end < high:
+            earlier = [entry for entry in placed[:number] if entry[1] < its_rank and entry[0].call > operation.end]
+            nearest = max(entry[1] for entry in earlier)
+            return (operation, its_rank), min((entry for entry in earlier if entry[1] == nearest), key=_by_call)
+    raise AssertionError("this chain is in order")
+
+
+def _sandwich(outer: list[Placed], inner: list[Placed], root: Any) -> tuple[Placed | None, Placed, Placed] | None:
+    """(a, b, c): a and c of the outer chain, and b of the inner one wholly between. For the initial value a is None.
+
+    Returns:
+        The first such three to be seen, or None.
+    """
+    before = None if root is INITIAL else _first_to_return(outer)
+    start = -1 if before is None else before[0].end
+    inside = [entry for entry in inner if entry[0].call > start]
+    if not inside:
+        return None
+    between = _first_to_return(inside)
+    later = [entry for entry in outer if entry[0].call > between[0].end]
+    if not later:
+        return None
+    after = min(later, key=_by_call)
+    # The writer of the outer chain, when it had returned by then, makes the shortest story.
+    fitting = [entry for entry in outer if entry[0].end < between[0].call]
+    if before is not None:
+        before = min(fitting, key=lambda entry: (entry[1] // 2 != after[1] // 2, entry[1]))
+    return before, between, after
