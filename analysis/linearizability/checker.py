@@ -5,22 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from raftbed.analysis.linearizability.budget import Budget, Limit
 from raftbed.analysis.linearizability.exact import Outcome, decide
 from raftbed.analysis.linearizability.explain import explain
+from raftbed.analysis.linearizability.explain_search import stale_witness, stuck_witness
 from raftbed.analysis.linearizability.operations import MODELS, KeyHistory, Operation, infer_model, split
 from raftbed.analysis.linearizability.unique import analyse
-from raftbed.analysis.linearizability.witness import (
-    Witness,
-    claim,
-    phantom_witness,
-    phrase,
-    record,
-    several,
-    show,
-)
+from raftbed.analysis.linearizability.witness import Witness, phantom_witness, record, show
 
 from raftbed.errors import UsageError
 from raftbed.model import INVALID, UNKNOWN, VALID, Op, Validity, Verdict, worst
@@ -28,10 +21,23 @@ from raftbed.model import INVALID, UNKNOWN, VALID, Op, Validity, Verdict, worst
 CHECKER: Final = "linearizable"
 """Name of this check."""
 
-_CONCURRENT_SHOWN: Final = 5
-
 Result = dict[str, Any]
 """What was found about one key: validity, operations (how many), summary, method; for invalid ones also witness."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much there is to check.
+
+    Attributes:
+        keys: number of keys.
+        acknowledged: number of operations that ended ok.
+        observed: number of those that observed a value.
+    """
+
+    keys: int = 0
+    acknowledged: int = 0
+    observed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +45,19 @@ class Progress:
     """What a check tells while it works.
 
     Attributes:
-        key: the key, as text.
-        result: what was found about it; None when the search for it begins.
+        event: "started" (the history is understood), "searching" (a key needs the exact search, which begins now),
+            "decided" (a key has a result).
+        counts: how much there is to check.
         model: name of the model.
+        key: the key, as text.
+        result: what was found about it.
     """
 
-    key: str
-    result: Result | None
+    event: Literal["started", "searching", "decided"]
+    counts: Counts
     model: str
+    key: str = ""
+    result: Result | None = None
 
 
 def check(
@@ -78,19 +89,37 @@ def check(
     chosen = model or infer_model(ops)
     budget = Budget(time_limit, memory_limit)
     histories = split(ops, chosen) if chosen is not None else []
-    results = _Results(chosen, time_limit, memory_limit, progress)
     names = key_names([history.key for history in histories])
+    counts = Counts(
+        len(histories),
+        sum(history.acknowledged for history in histories),
+        sum(history.observed for history in histories),
+    )
+    limits: dict[str, Any] = {"time": time_limit, "memory": memory_limit, "hit": None, "key": None}
+    results: dict[str, Result] = {}
+
+    def tell(event: Literal["started", "searching", "decided"], name: str = "", result: Result | None = None) -> None:
+        if result is not None:
+            results[name] = result
+            if result["validity"] == UNKNOWN and limits["hit"] is None:
+                limits.update(hit=result["limit"], key=name)
+        if progress is not None:
+            progress(Progress(event, counts, str(chosen), name, result))
+
+    tell("started")
     searched: list[tuple[str, KeyHistory]] = []
     for name, history in zip(names, histories, strict=True):
-        results.count(history)
-        if chosen == "kv-append" or not _decided_fast(name, history, histories, results):
+        fast = None if chosen == "kv-append" else _decided_fast(history, histories)
+        if fast is None:
             searched.append((name, history))
+        else:
+            tell("decided", name, fast)
     searched.sort(key=lambda entry: len(entry[1].operations))
     for number, (name, history) in enumerate(searched):
-        results.begin(name)
+        tell("searching", name)
         part = budget.part(budget.remaining() / (len(searched) - number))
-        results.add(name, _searched(history, str(chosen), part, histories))
-    return results.verdict()
+        tell("decided", name, _searched(history, str(chosen), part, histories))
+    return combine(chosen, results, counts=counts, limits=limits)
 
 
 def key_names(keys: Sequence[Any]) -> list[str]:
@@ -103,38 +132,27 @@ def key_names(keys: Sequence[Any]) -> list[str]:
     ]
 
 
-def combine(
-    model: str | None,
-    results: Mapping[str, Result],
-    *,
-    acknowledged: int,
-    observed: int,
-    limits: Mapping[str, Any],
-    missing: str | None = None,
-) -> Verdict:
+def combine(model: str | None, results: Mapping[str, Result], *, counts: Counts, limits: Mapping[str, Any]) -> Verdict:
     """The verdict over all keys.
 
     Parameters:
         model: its name; None when there was nothing to infer it from.
-        results: per key.
-        acknowledged: number of operations that ended ok.
-        observed: number of those that observed a value.
-        limits: as they go into the details.
-        missing: why keys are missing in `results`, as a sentence; None when all are there.
+        results: per key; keys that a limit kept from being decided may be missing.
+        counts: how much there was to check.
+        limits: as they go into the details; "hit" is set when a limit was hit.
     """
     order = sorted(results.items(), key=lambda entry: -("valid", "unknown", "invalid").index(entry[1]["validity"]))
     witnesses = [(name, result["witness"]) for name, result in order if result.get("witness")]
     first = min(witnesses, key=lambda entry: _witness_rank(entry[1]), default=None)
+    shown = ("validity", "operations", "summary", "method")
     details = {
         "model": model,
-        "keys": {name: {k: v for k, v in result.items() if k != "witness"} for name, result in order},
+        "keys": {name: {field: result[field] for field in shown} for name, result in order},
         "witness": None if first is None else {"key": first[0], **first[1]},
         "limits": dict(limits),
     }
-    validity: Validity = worst([result["validity"] for result in results.values()])
-    if validity != INVALID and missing is not None:
-        return Verdict(CHECKER, UNKNOWN, missing, details)
-    return Verdict(CHECKER, *_summary(validity, order, details, acknowledged, observed), details)
+    validity, summary = _summary(order, details, counts)
+    return Verdict(CHECKER, validity, summary, details)
 
 
 def _witness_rank(witness: Mapping[str, Any]) -> tuple[int, int]:
@@ -142,77 +160,32 @@ def _witness_rank(witness: Mapping[str, Any]) -> tuple[int, int]:
     return len(operations), max((op["index"] for op in operations), default=0)
 
 
-def _summary(
-    validity: Validity,
-    order: Sequence[tuple[str, Result]],
-    details: Mapping[str, Any],
-    acknowledged: int,
-    observed: int,
-) -> tuple[Validity, str]:
-    keys = "1 key" if len(order) == 1 else f"{len(order)} keys"
+def _summary(order: Sequence[tuple[str, Result]], details: Mapping[str, Any], counts: Counts) -> tuple[Validity, str]:
+    validity: Validity = worst([result["validity"] for _name, result in order])
+    keys = "1 key" if counts.keys == 1 else f"{counts.keys} keys"
+    limit = details["limits"]["hit"]
     if validity == INVALID:
         wrong = sum(result["validity"] == INVALID for _name, result in order)
-        where = f"On {wrong} of {keys} the" if len(order) > 1 else "The"
+        where = f"On {wrong} of {keys} the" if counts.keys > 1 else "The"
         witness = details["witness"]
         sentence = f" Key {show(witness['key'])}: {witness['sentence']}" if witness else ""
         return INVALID, f"{where} operations cannot be put in any order that explains their results.{sentence}"
-    if not acknowledged:
+    if limit is not None and len(order) < counts.keys + (not counts.keys):
+        undecided = f"{counts.keys - len(order)} of {keys} are not decided" if counts.keys else "Nothing is decided"
+        return UNKNOWN, f"{undecided}: the check was stopped at its {limit} limit. A higher limit may decide it."
+    if not counts.acknowledged:
         return UNKNOWN, "Nothing to check: no operation succeeded."
-    if not observed:
+    if not counts.observed:
         return UNKNOWN, "Nothing to check: no read succeeded, so nothing that was written was ever observed."
     if validity == UNKNOWN:
-        undecided = [(name, result) for name, result in order if result["validity"] == UNKNOWN]
-        name, result = undecided[0]
-        more = f" (and {len(undecided) - 1} more)" if len(undecided) > 1 else ""
+        open_keys = [(name, result) for name, result in order if result["validity"] == UNKNOWN]
+        name, result = open_keys[0]
+        more = f" (and {len(open_keys) - 1} more)" if len(open_keys) > 1 else ""
         return UNKNOWN, f"Key {show(name)}{more}: {result['summary']}"
-    reads = "" if any(result["reads"] for _name, result in order) else " No read succeeded: only compare-and-sets did."
-    return (
-        VALID,
-        f"All {acknowledged} acknowledged operations on {keys} can be put in an order that explains them.{reads}",
-    )
-
-
-class _Results:
-    """Collects what is found out, and tells it."""
-
-    def __init__(
-        self,
-        model: str | None,
-        time_limit: float | None,
-        memory_limit: int | None,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self._model = model
-        self._limits: dict[str, Any] = {"time": time_limit, "memory": memory_limit, "hit": None, "key": None}
-        self._progress = progress
-        self._results: dict[str, Result] = {}
-        self._acknowledged = 0
-        self._observed = 0
-
-    def count(self, history: KeyHistory) -> None:
-        self._acknowledged += history.acknowledged
-        self._observed += history.observed
-
-    def begin(self, name: str) -> None:
-        if self._progress is not None:
-            self._progress(Progress(name, None, str(self._model)))
-
-    def add(self, name: str, result: Result) -> None:
-        limit = result.pop("limit", None)
-        if limit is not None and self._limits["hit"] is None:
-            self._limits.update(hit=limit, key=name)
-        self._results[name] = result
-        if self._progress is not None:
-            self._progress(Progress(name, result, str(self._model)))
-
-    def verdict(self) -> Verdict:
-        return combine(
-            self._model,
-            self._results,
-            acknowledged=self._acknowledged,
-            observed=self._observed,
-            limits=self._limits,
-        )
+    summary = f"All {counts.acknowledged} acknowledged operations on {keys} can be put in an order that explains them."
+    if not any(result["reads"] for _name, result in order):
+        summary += " No read succeeded: values were observed by compare-and-sets alone."
+    return VALID, summary
 
 
 def _result(
@@ -246,53 +219,45 @@ def _elsewhere(history: KeyHistory, histories: Sequence[KeyHistory]) -> Callable
     return find
 
 
-def _decided_fast(name: str, history: KeyHistory, histories: Sequence[KeyHistory], results: _Results) -> bool:
+def _decided_fast(history: KeyHistory, histories: Sequence[KeyHistory]) -> Result | None:
+    """The result of the algorithm for unique values; None where values are not unique."""
     analysis = analyse(history)
     if analysis.verdict == "not-unique":
-        return False
+        return None
     if analysis.verdict == VALID:
-        results.add(name, _result(VALID, history, "unique-values", "Linearizable."))
-        return True
+        return _result(VALID, history, "unique-values", "Linearizable.")
     witness = explain(history, analysis, _elsewhere(history, histories))
-    results.add(name, _result(INVALID, history, "unique-values", witness.sentence, witness))
-    return True
+    return _result(INVALID, history, "unique-values", witness.sentence, witness)
 
 
 def _searched(history: KeyHistory, model: str, budget: Budget, histories: Sequence[KeyHistory]) -> Result:
     outcome = decide(history, model, budget)
-    method = f"search ({outcome.method})"
     if outcome.validity == VALID:
-        return _result(VALID, history, method, "Linearizable.")
+        return _result(VALID, history, outcome.method, "Linearizable.")
     if outcome.validity == INVALID:
         witness = _search_witness(outcome, history, histories)
-        return _result(INVALID, history, method, witness.sentence, witness)
-    result = _result(UNKNOWN, history, method, undecided(outcome.limit or "time", len(history.operations)))
-    return {**result, "limit": outcome.limit}
+        return _result(INVALID, history, outcome.method, witness.sentence, witness)
+    return stopped(outcome.limit or "time", history)
 
 
-def undecided(limit: Limit, operations: int | None = None) -> str:
-    """Why a key was not decided."""
-    of_them = f" of {operations} operations" if operations is not None else ""
-    return f"Not decided: the search for an order{of_them} reached its {limit} limit. A higher limit may decide it."
+def stopped(limit: Limit, history: KeyHistory | None = None) -> Result:
+    """The result of a search that came to a limit."""
+    count = 0 if history is None else len(history.operations)
+    of_them = f" of {count} operations" if history is not None else ""
+    summary = f"Not decided: the search for an order{of_them} reached its {limit} limit. A higher limit may decide it."
+    return {
+        "validity": UNKNOWN,
+        "operations": count,
+        "reads": 0,
+        "summary": summary,
+        "method": "search",
+        "limit": limit,
+    }
 
 
 def _search_witness(outcome: Outcome, history: KeyHistory, histories: Sequence[KeyHistory]) -> Witness:
     if outcome.phantoms:
         return phantom_witness(outcome.phantoms[0], [], history, _elsewhere(history, histories))
-    stuck = outcome.stuck
-    if stuck is None:
+    if outcome.stuck is None:
         raise AssertionError("an invalid outcome says why")
-    witness = Witness()
-    last = stuck.operation
-    witness.add(last, "no order of the operations before it explains its result")
-    concurrent = sorted(stuck.concurrent, key=lambda operation: (operation.pending, -operation.call))
-    for operation in concurrent[:_CONCURRENT_SHOWN]:
-        fate = "and its fate is unknown" if operation.pending else f"when {phrase(last)} returned"
-        witness.add(operation, f"was open {fate}")
-    held = several([show(value) for value in stuck.values], "or")
-    among = "" if not concurrent else f" and with the {len(concurrent)} operations open at that moment"
-    witness.sentence = (
-        f"{claim(last)}, which no order explains: after all that had returned before, the value could only be "
-        f"{held or 'none'}{among} there is no way from there to this result."
-    )
-    return witness.finish()
+    return stale_witness(history) or stuck_witness(outcome.stuck)

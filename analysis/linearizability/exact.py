@@ -8,12 +8,9 @@ from typing import Any, Final
 
 from raftbed.analysis.linearizability.budget import Budget, Limit, OutOfBudgetError
 from raftbed.analysis.linearizability.operations import KeyHistory, Operation
-from raftbed.analysis.linearizability.search import Mode, Search, Stuck
+from raftbed.analysis.linearizability.search import UNOBSERVED, Mode, Search, Stuck
 
 from raftbed.model import Validity
-
-UNOBSERVED: Final = ("unobserved",)
-"""Token that stands for every value that nobody observes."""
 
 
 @dataclass(frozen=True, slots=True)

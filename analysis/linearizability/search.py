@@ -37,13 +37,16 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from raftbed.analysis.linearizability.budget import Budget
 from raftbed.analysis.linearizability.operations import Operation
 
 Configuration = tuple[Any, int, int]
 """(value, available, owed); the latter two are sets of slots, as bits."""
+
+UNOBSERVED: Final = ("unobserved",)
+"""Token that stands for every value that nobody observes."""
 
 Mode = Literal["exact", "beam", "relaxed"]
 
