@@ -53,6 +53,11 @@ class LabInfo:
     lab: int
     created: float
 
+    @property
+    def name(self) -> str:
+        """For people: its hosts and where it is."""
+        return f"{self.state} hosts {', '.join(self.hosts)} in {self.directory}"
+
 
 def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); 0 when there is none."""
@@ -207,14 +212,15 @@ def _directories(store: Path | None) -> Iterator[Path]:
                 yield path.parent.resolve()
 
 
-def list_labs(store: Path | None = None) -> list[LabInfo]:
-    """All labs of this user on this machine, those of live runs too.
+def list_labs(store: Path | None = None, *, live: bool = False) -> list[LabInfo]:
+    """The labs of this user on this machine that no running controller holds: kept ones and leftovers.
 
     Parameters:
         store: a store to search as well, for leftovers from before the machine's last boot.
+        live: list those of running controllers too.
     """
     found = {directory: lab_info(directory) for directory in _directories(store)}
-    return [lab for lab in found.values() if lab is not None]
+    return [lab for lab in found.values() if lab is not None and (live or lab.state != "live")]
 
 
 def remove_lab(lab: LabInfo, *, timeout: float = 10.0) -> None:
@@ -294,21 +300,21 @@ def remove_files(directory: Path) -> None:
         raise HostError(f"{directory} cannot be removed.", remedy="Look whose files it holds and remove it by hand.")
 
 
-def sweep(store: Path | None = None) -> list[LabInfo]:
+def sweep(store: Path | None = None) -> list[str]:
     """Remove what dead controllers left behind: processes and files. Labs that live or were kept stay.
 
     Parameters:
         store: a store to search as well, for leftovers from before the machine's last boot.
 
     Returns:
-        the labs that were removed.
+        the names of the labs that were removed.
     """
-    removed = []
+    removed: list[str] = []
     for lab in list_labs(store):
         if lab.state == "orphaned":
             with contextlib.suppress(HostError):
                 remove_lab(lab)
-                removed.append(lab)
+                removed.append(lab.name)
     for registry in _registries():
         with contextlib.suppress(OSError):
             for link in registry.iterdir():

@@ -25,8 +25,12 @@ from raftbed.hosts.base import SocketFactory
 from raftbed.hosts.host_tree import HostSpecification, LabSpecification
 from raftbed.hosts.interpreter import interpreter_directories
 from raftbed.hosts.inventory import Inventory, InventoryEntry
+from raftbed.hosts.labs import LabInfo, list_labs, remove_lab, sweep
+from raftbed.hosts.parallel import in_parallel
 from raftbed.hosts.prerequisites import Mode, find_program, possible_modes, refusal, require_programs
 from raftbed.hosts.ssh import CONNECT_TIMEOUT, SSHHost
+
+__all__ = ["LabInfo", "LocalHost", "LocalPool", "list_labs", "remove_lab", "sweep"]
 
 Server = Literal["openssh", "embedded"]
 
@@ -294,9 +298,7 @@ class LocalPool:
         self._opener = SocketOpener(socket.socket(fileno=descriptors[0]))
         self._hosts = {name: LocalHost(entry, lab) for name, entry in entries.items()}
         await lab.request("boot", hosts=list(self._names))
-        async with asyncio.TaskGroup() as group:
-            for host in self._hosts.values():
-                group.create_task(self._first_contact(host))
+        await in_parallel(self._first_contact(host) for host in self._hosts.values())
 
     async def _first_contact(self, host: LocalHost) -> None:
         try:

@@ -1,0 +1,119 @@
+"""Processes on a host: started detached, found again by their pid file, signalled with the effect verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal, cast
+
+from raftbed.errors import HostError
+from raftbed.hosts.base import Host
+
+Signal = Literal["KILL", "TERM", "INT", "QUIT", "STOP", "CONT", "HUP", "USR1", "USR2"]
+State = Literal["running", "stopped", "gone"]
+
+CLEAN_ENVIRONMENT: Final[Mapping[str, str]] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
+"""What a detached process finds in its environment beside what it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEvidence:
+    """What /proc on a host says of the process of a pid file.
+
+    Attributes:
+        state: "running", "stopped" (by SIGSTOP), or "gone".
+        pid: of the process; 0 when no pid file names one.
+        start: when it started, in clock ticks since the host's kernel booted: tells it from a later process that
+            got the same pid.
+        reason: for "gone", why it is taken for gone: "no pid file", "no such process", "ended", ...
+    """
+
+    state: State
+    pid: int
+    start: int
+    reason: str = ""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process exists, stopped or not."""
+        return self.state != "gone"
+
+
+@cache
+def _script() -> str:
+    return Path(__file__).with_name("process.sh").read_text(encoding="utf-8")
+
+
+async def _call(host: Host, *arguments: str, timeout: float) -> ProcessEvidence:
+    result = await host.run(["/bin/sh", "-c", _script(), "process", *arguments], timeout=timeout)
+    words = result.stdout.strip().split(" ", 3)
+    if len(words) < 3 or words[0] not in {"running", "stopped", "gone"}:
+        raise HostError(f"an unexpected answer about a process: {result.stdout.strip()!r}.", host=host.name)
+    return ProcessEvidence(
+        cast(State, words[0]), int(words[1]), int(words[2]), words[3].strip() if len(words) > 3 else ""
+    )
+
+
+async def start_detached(
+    host: Host,
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    directory: str,
+    log: str,
+    timeout: float = 10.0,
+) -> ProcessEvidence:
+    """Start a process that outlives the connection, in a session and a process group of its own.
+
+    It does not wait for the process to do anything: readiness is for the caller to probe. The process itself writes
+    its pid file.
+
+    Parameters:
+        host: where.
+        argv: the command; never read by a shell.
+        environment: added to `CLEAN_ENVIRONMENT`; nothing else is passed on.
+        directory: its working directory, made when missing.
+        log: file to which standard output and standard error are appended.
+        timeout: seconds for the start.
+
+    Raises:
+        CommandError: it could not be started.
+    """
+    settings = [f"{name}={value}" for name, value in {**CLEAN_ENVIRONMENT, **environment}.items()]
+    await host.run(["mkdir", "-p", "-m", "700", "--", directory], timeout=timeout)
+    return await _call(host, "start", directory, log, "env", "-i", *settings, *argv, timeout=timeout)
+
+
+async def process_alive(host: Host, pid_file: str, *, timeout: float = 10.0) -> ProcessEvidence:
+    """What became of the process whose "PID STARTTIME" stands in `pid_file`.
+
+    Raises:
+        CommandError, HostError: the host cannot be asked.
+    """
+    return await _call(host, "state", pid_file, timeout=timeout)
+
+
+async def signal_process(host: Host, pid_file: str, signal: Signal, *, timeout: float = 10.0) -> ProcessEvidence:
+    """Signal the process group of `pid_file` and wait for the effect: gone for KILL and TERM, stopped for STOP.
+
+    A process that is gone already is not an error; a stranger that got its pid is not touched.
+
+    Parameters:
+        host: where.
+        pid_file: holds "PID STARTTIME".
+        signal: its name without SIG.
+        timeout: seconds within which the effect must show.
+
+    Returns:
+        the evidence after the signal.
+
+    Raises:
+        CommandError: the signal had no effect in time.
+    """
+    return await _call(host, "signal", pid_file, signal, str(max(1, int(timeout))), timeout=timeout + 5.0)
