@@ -79,8 +79,13 @@ _FAULTS: Final[Mapping[str, tuple[str, str, bool]]] = {
 }
 
 _TOOLS: Final = {
-    **{"nft": "nft", "nft-loss": "nft", "iptables": "iptables", "nfqueue": "iptables"},
-    **{"route": "ip", "netem": "tc", "tbf": "tc"},
+    "nft": "nft",
+    "nft-loss": "nft",
+    "iptables": "iptables",
+    "nfqueue": "iptables",
+    "route": "ip",
+    "netem": "tc",
+    "tbf": "tc",
 }
 
 
