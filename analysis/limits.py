@@ -80,11 +80,10 @@ def run_limited(
         ChildFailedError: the child died of something else.
     """
     method = start or ("fork" if threading.active_count() == 1 else "spawn")
-    context = multiprocessing.get_context(method)
+    context = multiprocessing.get_context("fork") if method == "fork" else multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(
-        target=_child, args=(theirs, function, arguments, time_limit, memory_limit), name="raftbed-check", daemon=True
-    )
+    task = (theirs, function, arguments, time_limit, memory_limit)
+    child = context.Process(target=_child, args=task, name="raftbed-check", daemon=True)
     child.start()
     theirs.close()
     try:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from raftbed.analysis.linearizability.operations import KeyHistory, Operation
 from raftbed.analysis.linearizability.search import UNOBSERVED, Stuck
-from raftbed.analysis.linearizability.witness import Witness, claim, client, observed, phrase, several, show
+from raftbed.analysis.linearizability.witness import Witness, claim, observed, phrase, several, show
 
 _CONCURRENT_SHOWN: Final = 5
 
@@ -84,7 +84,7 @@ def _stale(operation: Operation, between: Operation, last: Operation | None, can
         why = (
             f"only {phrase(last)} can have written {value}, and it had returned before that one began"
             if candidates == 1
-            else f"all {candidates} operations that wrote {value} had returned before that one began, {client(last)}'s last"
+            else f"all {candidates} operations that wrote {value} had returned before that one began"
         )
     witness.sentence = f"{claim(operation)}, although {phrase(between)} had returned before this {this} began; {why}."
     return witness.finish()

@@ -105,6 +105,5 @@ def _check_and_tell(
     # The child's resident memory includes what it shares with its parent.
     ceiling = None if memory_limit is None else memory_limit + resident_memory()
     verdict = check(ops, model, time_limit=time_limit, memory_limit=ceiling, progress=tell)
-    return replace(
-        verdict, details={**verdict.details, "limits": {**verdict.details["limits"], "memory": memory_limit}}
-    )
+    limits = {**verdict.details["limits"], "memory": memory_limit}
+    return replace(verdict, details={**verdict.details, "limits": limits})
