@@ -14,7 +14,15 @@ import click
 
 from raftbed import __version__
 from raftbed.console import Console
-from raftbed.errors import EXIT_COULD_NOT_RUN, EXIT_INVALID, EXIT_UNKNOWN, EXIT_USAGE, EXIT_VALID, RaftbedError, UsageError
+from raftbed.errors import (
+    EXIT_COULD_NOT_RUN,
+    EXIT_INVALID,
+    EXIT_UNKNOWN,
+    EXIT_USAGE,
+    EXIT_VALID,
+    RaftbedError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from raftbed.plan import PlanSettings
@@ -49,7 +57,9 @@ def cli(context: click.Context, debug: bool) -> None:
 @cli.command()
 @click.argument("test", metavar="TEST|PLAN.toml")
 @click.option("--nodes", type=int, help="How many nodes.  [default: 5]")
-@click.option("--time-limit", type=float, metavar="SECONDS", help="How long clients work and faults strike.  [default: 30]")
+@click.option(
+    "--time-limit", type=float, metavar="SECONDS", help="How long clients work and faults strike.  [default: 30]"
+)
 @click.option("--concurrency", metavar="N|Kn", help="How many clients; 2n means two per node.  [default: 2n]")
 @click.option("--rate", type=float, metavar="OPS", help="Operations per second in all; 0: no limit.  [default: 400]")
 @click.option("--keys", type=int, help="How many keys.  [default: 8]")

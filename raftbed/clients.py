@@ -32,9 +32,7 @@ from raftbed.workloads.base import Answer, Generator, Outcome, Request
 class Connection(Protocol):
     """How operations reach the system under test."""
 
-    async def attempt(
-        self, node: str, request: Request, *, client: str, serial: int, timeout: float
-    ) -> Answer:
+    async def attempt(self, node: str, request: Request, *, client: str, serial: int, timeout: float) -> Answer:
         """Try once to have `request` done by `node`, waiting at most `timeout` seconds. Never raises, never retries.
 
         Parameters:
@@ -135,9 +133,7 @@ class Worker:
         process, client, serial = self._process, f"c{self._process}", self._serial
         home = self._nodes[self._home]
         begun = self._clock()
-        self._record(
-            Op(0, begun, "invoke", process, request.f, request.key, request.value, None, home, client, serial)
-        )
+        self._record(Op(0, begun, "invoke", process, request.f, request.key, request.value, None, home, client, serial))
         outcome = Outcome("info", request.value, "cancelled: the run was stopped while it was under way")
         try:
             deadline = begun + int(self._operation_timeout * SECOND)

@@ -35,7 +35,7 @@ from raftbed.clients import Tally, Worker, gather_workers
 from raftbed.errors import HostError, RaftbedError, StoreError
 from raftbed.faults.nemesis import Nemesis
 from raftbed.hosts import make_pool
-from raftbed.model import SECOND, FaultEvent, Op, Plan
+from raftbed.model import SECOND, FaultEvent, Plan
 from raftbed.record import HistoryWriter, LineWriter
 from raftbed.store import EventKind, Manifest, RunDirectory, RunEvent, RunState
 from raftbed.systems.raft import RaftSystem

@@ -84,9 +84,7 @@ def run_all(request: RunRequest, console: Console) -> Validity:
     return validity
 
 
-def run_once(
-    plan: Plan, request: RunRequest, console: Console
-) -> tuple[RunDirectory, RunState, Results, Path | None]:
+def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDirectory, RunState, Results, Path | None]:
     """One run with its checks and its report. What a failed run recorded is checked and reported too.
 
     Raises:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 import msgspec
+
 from raftbed.nodes.raft.messages import ConfigChange, Entry, MembershipConfig
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from tests_support import make_plan_for_tests
 
 from raftbed.clients import Tally, Worker, gather_workers
 from raftbed.model import SECOND, Op
 from raftbed.workloads.base import Answer, Outcome, Request
-from tests_support import make_plan_for_tests
 
 WRITE = Request("write", "x", 1)
 READ = Request("read", "x")

@@ -2,9 +2,10 @@
 
 from collections import Counter
 
+from tests_support import make_plan_for_tests
+
 from raftbed.workloads.base import Outcome
 from raftbed.workloads.register import Register
-from tests_support import make_plan_for_tests
 
 PLAN = make_plan_for_tests(nodes=3, concurrency=4, keys=3)
 

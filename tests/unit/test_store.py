@@ -31,7 +31,9 @@ PLAN = Plan(
 
 def test_plan_manifest_and_results_come_back_as_they_were_written(tmp_path):
     run = Store(tmp_path / "store").new_run("partition-test")
-    manifest = Manifest(run="partition-test/now", state="running", command="raftbed run", started="2026-01-01T00:00:00Z")
+    manifest = Manifest(
+        run="partition-test/now", state="running", command="raftbed run", started="2026-01-01T00:00:00Z"
+    )
     results = Results("partition-test/now", "invalid", (Verdict("linearizable", "invalid", "no", {"keys": {}}),))
     run.write_plan(PLAN)
     run.write_manifest(manifest)

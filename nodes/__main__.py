@@ -1,0 +1,192 @@
+"""Run one node: ``python -m raftbed.nodes --config FILE``, or with everything on the command line (docs/node.md)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from raftbed import __version__
+from raftbed.nodes.raft import Config, ConfigError
+
+
+class NodeSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What a node needs to know; the content of its configuration file.
+
+    Attributes:
+        id: its name within the cluster.
+        cluster: the cluster's name.
+        listen: "host:port".
+        peers: every node's id to "host:port", its own included.
+        data: directory of its log, made when missing.
+        trace: file for its trace, or None.
+        pid_file: file for its process id and start time, or None.
+        raft: fields of :class:`raftbed.nodes.raft.Config`.
+        bug: name of the planted bug, for the status; None in any honest node.
+    """
+
+    id: str
+    cluster: str
+    listen: str
+    peers: dict[str, str]
+    data: str
+    trace: str | None = None
+    pid_file: str | None = None
+    raft: dict[str, Any] = {}
+    bug: str | None = None
+
+
+class SettingsError(Exception):
+    """The settings cannot work; one sentence."""
+
+
+def parse(argv: Sequence[str] | None) -> NodeSettings:
+    """Settings from the command line.
+
+    Raises:
+        SettingsError: something is missing or wrong; names it.
+    """
+    parser = argparse.ArgumentParser(prog="python -m raftbed.nodes", description="Run one Raft node.")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="all settings in one JSON file")
+    parser.add_argument("--id", help="this node's name")
+    parser.add_argument("--cluster", default="raftbed", help="the cluster's name (default: %(default)s)")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="default: its own --peer address")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="ID=HOST:PORT", help="every node, itself included"
+    )
+    parser.add_argument("--data", metavar="DIR", help="where its log is kept")
+    parser.add_argument("--trace", metavar="FILE", help="write a trace")
+    parser.add_argument("--version", action="version", version=__version__)
+    options = parser.parse_args(argv)
+    if options.config is not None:
+        try:
+            settings = msgspec.json.decode(options.config.read_bytes(), type=NodeSettings)
+        except OSError as error:
+            raise SettingsError(f"{options.config}: cannot be read: {error.strerror}.") from error
+        except msgspec.DecodeError as error:
+            raise SettingsError(f"{options.config}: {error}.") from error
+    else:
+        peers = {}
+        for peer in options.peer:
+            name, sign, address = peer.partition("=")
+            if not sign or not name:
+                raise SettingsError(f"--peer {peer}: must look like n1=127.0.0.1:8401.")
+            peers[name] = address
+        if not options.id or not options.data:
+            raise SettingsError("--id and --data are needed (or --config).")
+        settings = NodeSettings(
+            id=options.id,
+            cluster=options.cluster,
+            listen=options.listen or peers.get(options.id, ""),
+            peers=peers,
+            data=options.data,
+            trace=options.trace,
+        )
+    if settings.id not in settings.peers:
+        raise SettingsError(f"{settings.id}: is not among the peers ({', '.join(settings.peers) or 'none'}).")
+    for name, address in {**settings.peers, "listen": settings.listen}.items():
+        split_address(name, address)
+    return settings
+
+
+def split_address(name: str, address: str) -> tuple[str, int]:
+    """Host and port of "host:port".
+
+    Raises:
+        SettingsError: it is not that.
+    """
+    host, sign, port = address.rpartition(":")
+    if not sign or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise SettingsError(f"{name}: {address!r} is not an address such as 127.0.0.1:8401.")
+    return host, int(port)
+
+
+async def run(settings: NodeSettings) -> int:
+    """Run the node until it is told to stop (SIGTERM, SIGINT) or its storage fails; returns the exit status."""
+    from aiohttp import web
+
+    from raftbed.nodes.raft import Raft, RaftStorageError
+    from raftbed.nodes.server import PeerNetwork, Server
+    from raftbed.nodes.state_machine import KeyValueStateMachine
+    from raftbed.nodes.storage import open_storage
+    from raftbed.nodes.trace import TraceFile
+
+    log = logging.getLogger("raftbed.nodes")
+    config = Config.from_mapping(settings.cluster, settings.raft)
+    host, port = split_address("listen", settings.listen)
+    machine = KeyValueStateMachine()
+    network = PeerNetwork(settings.cluster, settings.peers, timeout=config.election_timeout_min / 1000)
+    tracer = TraceFile(Path(settings.trace), settings.id) if settings.trace else None
+    raft = Raft(settings.id, config, network, open_storage(Path(settings.data), machine), tracer=tracer)
+    server = Server(raft, machine, cluster=settings.cluster, peers=settings.peers, bug=settings.bug)
+    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    closed = asyncio.ensure_future(raft.wait_closed())
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await web.TCPSite(runner, host, port, reuse_address=True).start()
+        log.info("node %s of cluster %s listens on %s:%d", settings.id, settings.cluster, host, port)
+        await asyncio.wait({closed, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if closed.done():
+            closed.result()
+        log.info("node %s stops", settings.id)
+        return 0
+    except OSError as error:
+        log.error("cannot listen on %s:%d: %s", host, port, error.strerror or error)
+        return 1
+    except RaftStorageError as error:
+        log.critical("node %s stops: %s", settings.id, error)
+        return 1
+    finally:
+        stopping.cancel()
+        await raft.shutdown()
+        with contextlib.suppress(RaftStorageError):
+            await closed
+        await runner.cleanup()
+        await network.close()
+        if tracer is not None:
+            tracer.close()
+
+
+def write_pid_file(path: Path) -> None:
+    """Write "PID STARTTIME": the start time tells a stale file from a process that has the same id now."""
+    with open("/proc/self/stat") as stat:
+        start = stat.read().rpartition(")")[2].split()[19]
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    beside.write_text(f"{os.getpid()} {start}\n")
+    beside.replace(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    try:
+        settings = parse(argv)
+        Config.from_mapping(settings.cluster, settings.raft)
+    except (SettingsError, ConfigError) as error:
+        print(f"raftbed.nodes: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    pid_file = Path(settings.pid_file) if settings.pid_file else None
+    if pid_file is not None:
+        write_pid_file(pid_file)
+    try:
+        return asyncio.run(run(settings))
+    finally:
+        if pid_file is not None:
+            pid_file.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

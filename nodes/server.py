@@ -1,0 +1,390 @@
+"""The node over HTTP: peers' requests, the key-value API, status and metrics. The only place that knows aiohttp.
+
+Bad input gets a 4xx with one sentence and changes nothing; docs/node.md lists every answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote
+
+import msgspec
+from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+
+from raftbed import __version__
+from raftbed.nodes import problems
+from raftbed.nodes.problems import Problem
+from raftbed.nodes.raft import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    NodeId,
+    Raft,
+    RaftNetworkError,
+    VoteRequest,
+    VoteResponse,
+)
+from raftbed.nodes.state_machine import KeyValueStateMachine, Result
+
+CLUSTER_HEADER = "X-Raftbed-Cluster"
+TIMEOUT_HEADER = "X-Raftbed-Timeout"
+MAX_CLIENT_BODY = 1 << 20
+MAX_PEER_BODY = 256 << 20
+MAX_KEY = 1024
+_DEFAULT_TIMEOUT = 5.0
+_log = logging.getLogger("raftbed.nodes")
+_T = TypeVar("_T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class PutBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of a put."""
+
+    value: Any
+    client: str | None = None
+    serial: int | None = None
+
+
+class CasBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of a compare-and-set."""
+
+    old: Any
+    new: Any
+    client: str | None = None
+    serial: int | None = None
+
+
+class InitializeBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of an initialization."""
+
+    members: list[str]
+
+
+class PeerNetwork:
+    """Carries Raft messages to peers over HTTP; implements :class:`raftbed.nodes.raft.RaftNetwork`.
+
+    Parameters:
+        cluster: name of the cluster, sent with every message.
+        peers: node id to "host:port".
+        timeout: seconds to wait for an answer.
+    """
+
+    def __init__(self, cluster: str, peers: Mapping[NodeId, str], timeout: float) -> None:
+        self._peers = peers
+        self._headers = {CLUSTER_HEADER: quote(cluster), "Content-Type": "application/msgpack"}
+        self._session = ClientSession(connector=TCPConnector(limit=0), timeout=ClientTimeout(total=timeout))
+        self._reachable: dict[NodeId, bool] = {}
+        self._encoder = msgspec.msgpack.Encoder()
+        self._appended = msgspec.msgpack.Decoder(AppendEntriesResponse)
+        self._voted = msgspec.msgpack.Decoder(VoteResponse)
+
+    async def append_entries(self, target: NodeId, rpc: AppendEntriesRequest) -> AppendEntriesResponse:
+        """Have `target` take entries or a heartbeat."""
+        return self._appended.decode(await self._post(target, "append_entries", rpc))
+
+    async def vote(self, target: NodeId, rpc: VoteRequest) -> VoteResponse:
+        """Ask `target` for its vote."""
+        return self._voted.decode(await self._post(target, "vote", rpc))
+
+    async def pre_vote(self, target: NodeId, rpc: VoteRequest) -> VoteResponse:
+        """Ask `target` for the promise of its vote."""
+        return self._voted.decode(await self._post(target, "pre_vote", rpc))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def _post(self, target: NodeId, method: str, rpc: Any) -> bytes:
+        address = self._peers.get(target)
+        if address is None:
+            raise RaftNetworkError(f"no address is known of {target}")
+        try:
+            async with self._session.post(
+                f"http://{address}/raft/{method}", data=self._encoder.encode(rpc), headers=self._headers
+            ) as response:
+                body = await response.read()
+        except (OSError, TimeoutError, asyncio.CancelledError, Exception) as error:
+            self._note(target, False, error)
+            raise
+        self._note(target, response.status == 200, None)
+        if response.status != 200:
+            raise RaftNetworkError(f"{target} answered {response.status}: {body[:200]!r}")
+        return body
+
+    def _note(self, target: NodeId, reachable: bool, error: BaseException | None) -> None:
+        if self._reachable.get(target) is not reachable:
+            self._reachable[target] = reachable
+            if reachable:
+                _log.info("peer %s is reachable", target)
+            else:
+                _log.warning("peer %s is unreachable: %s", target, type(error).__name__ if error else "refused")
+
+
+class Server:
+    """Answers HTTP for one node.
+
+    Parameters:
+        raft: the node's Raft.
+        machine: its state machine, for reads.
+        cluster: name of the cluster; peers of another are refused.
+        peers: node id to "host:port", for hints.
+        bug: name of the planted bug, shown in the status; None in any honest node.
+    """
+
+    def __init__(
+        self,
+        raft: Raft,
+        machine: KeyValueStateMachine,
+        *,
+        cluster: str,
+        peers: Mapping[NodeId, str],
+        bug: str | None = None,
+    ) -> None:
+        self._raft = raft
+        self._machine = machine
+        self._cluster = cluster
+        self._peers = peers
+        self._bug = bug
+        self._started = time.monotonic()
+        self._answers: Counter[tuple[str, int]] = Counter()
+        self._append = msgspec.msgpack.Decoder(AppendEntriesRequest)
+        self._vote = msgspec.msgpack.Decoder(VoteRequest)
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(client_max_size=MAX_PEER_BODY, middlewares=[self._as_json])
+        app.add_routes(
+            [
+                web.post("/raft/append_entries", self._append_entries),
+                web.post("/raft/vote", self._take_vote),
+                web.post("/raft/pre_vote", self._take_pre_vote),
+                web.get("/kv/{key}", self._get),
+                web.post("/kv/{key}/put", self._put),
+                web.post("/kv/{key}/cas", self._cas),
+                web.get("/status", self._status),
+                web.get("/metrics", self._metrics),
+                web.post("/admin/initialize", self._initialize),
+            ]
+        )
+        return app
+
+    # -- peers ----------------------------------------------------------------------------------------------------
+
+    async def _append_entries(self, request: web.Request) -> web.Response:
+        rpc = await self._peer_message(request, self._append)
+        return self._peer_answer(await self._raft.append_entries(rpc))
+
+    async def _take_vote(self, request: web.Request) -> web.Response:
+        return self._peer_answer(await self._raft.vote(await self._peer_message(request, self._vote)))
+
+    async def _take_pre_vote(self, request: web.Request) -> web.Response:
+        return self._peer_answer(await self._raft.pre_vote(await self._peer_message(request, self._vote)))
+
+    async def _peer_message(self, request: web.Request, decoder: msgspec.msgpack.Decoder[_T]) -> _T:
+        theirs = unquote(request.headers.get(CLUSTER_HEADER, ""))
+        if theirs != self._cluster:
+            raise Problem(403, "wrong-cluster", f"This node belongs to cluster {self._cluster!r}, not to {theirs!r}.")
+        try:
+            return decoder.decode(await request.read())
+        except msgspec.DecodeError as error:
+            raise problems.bad_request(f"Not a Raft message: {error}.") from error
+
+    def _peer_answer(self, response: AppendEntriesResponse | VoteResponse) -> web.Response:
+        return web.Response(body=self._encode(response), content_type="application/msgpack")
+
+    # -- clients --------------------------------------------------------------------------------------------------
+
+    async def _get(self, request: web.Request) -> web.Response:
+        key = _key(request)
+        if request.query_string:
+            raise problems.bad_request("A read takes no query.")
+        try:
+            async with asyncio.timeout(_patience(request)):
+                await self._raft.client_read()
+        except Exception as error:
+            raise problems.of_read(self._raft.id, error) or error from error
+        return self._done(key, self._machine.read(key))
+
+    async def _put(self, request: web.Request) -> web.Response:
+        key = _key(request)
+        body = await _body(request, PutBody)
+        return await self._write(request, key, {"op": "put", "key": key, "value": body.value}, body)
+
+    async def _cas(self, request: web.Request) -> web.Response:
+        key = _key(request)
+        body = await _body(request, CasBody)
+        return await self._write(request, key, {"op": "cas", "key": key, "old": body.old, "new": body.new}, body)
+
+    async def _write(
+        self, request: web.Request, key: str, command: dict[str, Any], body: PutBody | CasBody
+    ) -> web.Response:
+        command.update(_session(body))
+        if self._raft.closing:
+            raise Problem(503, "shutting-down", f"{self._raft.id} is shutting down.")
+        try:
+            async with asyncio.timeout(_patience(request)):
+                written = await self._raft.client_write(command)
+        except Exception as error:
+            raise problems.of_write(self._raft.id, error) or error from error
+        result: Result = written.data
+        if result.outcome == "precondition-failed":
+            message = f"{key!r} does not hold the old value."
+            raise Problem(409, "precondition-failed", message, extra=(("current", result.value),))
+        if result.outcome != "done":
+            message = f"The session has gone on beyond serial {body.serial}: this command is not executed."
+            raise Problem(409, result.outcome, message)
+        return self._done(key, result.value, index=written.index, term=written.term)
+
+    def _done(self, key: str, value: Any, *, index: int | None = None, term: int | None = None) -> web.Response:
+        metrics = self._raft.metrics().current
+        answer = {
+            "key": key,
+            "value": value,
+            "index": metrics.last_applied if index is None else index,
+            "term": metrics.current_term if term is None else term,
+            "node": self._raft.id,
+        }
+        return _json(answer)
+
+    # -- operators ------------------------------------------------------------------------------------------------
+
+    async def _status(self, request: web.Request) -> web.Response:
+        metrics = self._raft.metrics().current
+        leader = metrics.current_leader
+        return _json(
+            {
+                "id": metrics.id,
+                "cluster": self._cluster,
+                "state": metrics.state.value,
+                "term": metrics.current_term,
+                "leader": leader,
+                "leader_address": self._peers.get(leader) if leader else None,
+                "last_log_index": metrics.last_log_index,
+                "commit_index": metrics.commit_index,
+                "last_applied": metrics.last_applied,
+                "membership": {
+                    "members": metrics.membership_config.members,
+                    "members_after_consensus": metrics.membership_config.members_after_consensus,
+                },
+                "version": __version__,
+                "bug": self._bug,
+                "uptime": round(time.monotonic() - self._started, 3),
+            }
+        )
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        metrics = self._raft.metrics().current
+        gauges = {
+            "raft_term": metrics.current_term,
+            "raft_is_leader": int(metrics.state == "leader"),
+            "raft_last_log_index": metrics.last_log_index,
+            "raft_commit_index": metrics.commit_index,
+            "raft_last_applied": metrics.last_applied,
+        }
+        lines = [line for name, value in gauges.items() for line in (f"# TYPE {name} gauge", f"{name} {value}")]
+        lines.append("# TYPE raftbed_http_responses_total counter")
+        lines += [
+            f'raftbed_http_responses_total{{route="{route}",status="{status}"}} {count}'
+            for (route, status), count in sorted(self._answers.items())
+        ]
+        return web.Response(text="\n".join(lines) + "\n", headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def _initialize(self, request: web.Request) -> web.Response:
+        body = await _body(request, InitializeBody)
+        unknown = sorted(set(body.members) - set(self._peers))
+        if unknown or self._raft.id not in body.members:
+            what = f"{', '.join(unknown)} has no address here" if unknown else f"{self._raft.id} is not among them"
+            raise problems.bad_request(f"members: {what}.")
+        try:
+            await self._raft.initialize(set(body.members))
+        except Exception as error:
+            raise problems.of_initialize(self._raft.id, error) or error from error
+        return _json({"members": sorted(body.members)})
+
+    # -- every answer ---------------------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _as_json(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            response = await handler(request)
+        except Problem as problem:
+            response = self._refuse(problem)
+        except web.HTTPException as error:
+            codes = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+            code = codes.get(error.status, "bad-request")
+            response = self._refuse(Problem(error.status, code, f"{request.method} {request.path}: {error.reason}."))
+        except Exception as error:
+            known = problems.of_read(self._raft.id, error)  # a peer's request met a node that shuts down
+            if known is None:
+                _log.exception("%s %s failed", request.method, request.path)
+            response = self._refuse(
+                known or Problem(500, "internal", f"{type(error).__name__}: {error}", definite=False)
+            )
+        resource = request.match_info.route.resource
+        self._answers[(resource.canonical if resource else "unknown", response.status)] += 1
+        return response
+
+    def _refuse(self, problem: Problem) -> web.Response:
+        leader = problem.leader
+        answer = {
+            "error": problem.code,
+            "message": problem.message,
+            "definite": problem.definite,
+            "leader": leader,
+            "leader_address": self._peers.get(leader) if leader else None,
+            **dict(problem.extra),
+        }
+        return _json(answer, status=problem.status)
+
+
+def _json(answer: Any, *, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(answer), status=status, content_type="application/json")
+
+
+def _key(request: web.Request) -> str:
+    key = request.match_info["key"]
+    if len(key) > MAX_KEY:
+        raise problems.bad_request(f"The key has {len(key)} characters; at most {MAX_KEY} are allowed.")
+    return key
+
+
+def _patience(request: web.Request) -> float:
+    given = request.headers.get(TIMEOUT_HEADER)
+    if given is None:
+        return _DEFAULT_TIMEOUT
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 3600:
+        raise problems.bad_request(f"{TIMEOUT_HEADER}: must be seconds, more than 0 and at most 3600.")
+    return seconds
+
+
+async def _body(request: web.Request, kind: type[_T]) -> _T:
+    raw = bytearray()
+    async for chunk in request.content.iter_chunked(1 << 16):
+        raw += chunk
+        if len(raw) > MAX_CLIENT_BODY:
+            raise Problem(413, "too-large", f"The body is larger than {MAX_CLIENT_BODY} bytes.")
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise problems.bad_request(f"The body is not as it should be: {error}.") from error
+
+
+def _session(body: PutBody | CasBody) -> dict[str, Any]:
+    if body.client is None and body.serial is None:
+        return {}
+    if body.client is None or body.serial is None:
+        raise problems.bad_request("client and serial: give both, or neither.")
+    if not 0 < len(body.client) <= 256:
+        raise problems.bad_request("client: must be a name of 1 to 256 characters.")
+    if not 1 <= body.serial < 1 << 63:
+        raise problems.bad_request("serial: must be a whole number of at least 1.")
+    return {"client": body.client, "serial": body.serial}

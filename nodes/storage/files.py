@@ -1,0 +1,144 @@
+"""The little that the log store asks of a file system: a seam at which tests cut writes, tear tails and fail syncs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class File(Protocol):
+    """A file that is only ever appended to."""
+
+    def append(self, data: bytes) -> None:
+        """Write all of `data` at the end.
+
+        Raises:
+            OSError: it could not be written, or only in part.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Return when everything appended so far survives a power failure.
+
+        Raises:
+            OSError: it may not survive.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+class Directory(Protocol):
+    """One flat directory."""
+
+    def names(self) -> list[str]:
+        """The names of its files, sorted."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """The whole content of a file."""
+        ...
+
+    def open(self, name: str, *, truncate_to: int | None = None) -> File:
+        """Open a file to append, made when it is missing; with `truncate_to`, cut it to that size first, durably."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        ...
+
+    def sync(self) -> None:
+        """Return when files that were made or removed stay so over a power failure."""
+        ...
+
+    def path(self, name: str) -> str:
+        """How a file is called in messages."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the directory and its lock."""
+        ...
+
+
+class DiskFile:
+    """A `File` on a real file system.
+
+    Parameters:
+        fd: an open file descriptor, positioned by O_APPEND.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def append(self, data: bytes) -> None:
+        """See `File`."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def sync(self) -> None:
+        """See `File`."""
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """See `File`."""
+        os.close(self._fd)
+
+
+class DiskDirectory:
+    """A `Directory` on a real file system, locked against a second process.
+
+    Parameters:
+        path: made, private, when it is missing.
+
+    Raises:
+        OSError: it cannot be made or opened.
+        BlockingIOError: another process has it open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import fcntl
+
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._fd)
+            raise
+
+    def names(self) -> list[str]:
+        """See `Directory`."""
+        return sorted(os.listdir(self._path))
+
+    def read(self, name: str) -> bytes:
+        """See `Directory`."""
+        return (self._path / name).read_bytes()
+
+    def open(self, name: str, *, truncate_to: int | None = None) -> DiskFile:
+        """See `Directory`."""
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
+        if truncate_to is not None:
+            os.ftruncate(fd, truncate_to)
+            os.fsync(fd)
+        return DiskFile(fd)
+
+    def remove(self, name: str) -> None:
+        """See `Directory`."""
+        os.unlink(name, dir_fd=self._fd)
+
+    def sync(self) -> None:
+        """See `Directory`."""
+        os.fsync(self._fd)
+
+    def path(self, name: str) -> str:
+        """See `Directory`."""
+        return str(self._path / name)
+
+    def close(self) -> None:
+        """See `Directory`."""
+        os.close(self._fd)

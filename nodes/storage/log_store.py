@@ -1,0 +1,223 @@
+"""The durable store: an append-only log of records in segments (docs/storage.md).
+
+Theory of operation
+-------------------
+Term, vote, truncations and entries go into one stream of records, so that a round of the node is one write and one
+fdatasync. The newest record of a kind counts; nothing is changed in place. A segment that has grown to its size is
+followed by the next one, which begins with a header that repeats the hard state.
+
+On opening, all segments are read in order. Only the last may end in a tear, which a power failure leaves, and it is cut
+off, durably, before anything new is written behind it. A tear has nothing sound behind it; a broken record with a sound
+one behind it, or in an earlier segment, or a log with a gap, was not left by a power failure but by something that
+changed what had been written: the store refuses to open, because going on would be silent loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from raftbed.nodes.raft.messages import Entry, HardState
+from raftbed.nodes.storage.base import CorruptRecord, InitialState, StorageError
+from raftbed.nodes.storage.files import Directory, DiskDirectory, File
+from raftbed.nodes.storage.records import (
+    ENTRY,
+    HARD_STATE,
+    HEADER,
+    TRUNCATE,
+    Record,
+    frame,
+    records,
+    sound_record_after,
+)
+
+SEGMENT_SIZE = 64 << 20
+_VERSION = 1
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True):
+    """Begins a segment: the format's version, the segment's number, the hard state when it was made."""
+
+    version: int
+    segment: int
+    hard_state: HardState
+
+
+_HEADER = msgspec.msgpack.Decoder(Header)
+_STATE = msgspec.msgpack.Decoder(HardState)
+_INDEX = msgspec.msgpack.Decoder(int)
+_ENTRY = msgspec.msgpack.Decoder(Entry)
+
+
+class DiskLogStore:
+    """Implements :class:`raftbed.nodes.storage.base.LogStore` on disk.
+
+    Parameters:
+        directory: where the segments are; a path, or a `Directory` of a test's making.
+        segment_size: bytes after which the next segment is begun.
+    """
+
+    def __init__(self, directory: Path | Directory, *, segment_size: int = SEGMENT_SIZE) -> None:
+        self._place = directory
+        self._segment_size = segment_size
+        self._directory: Directory | None = None
+        self._file: File | None = None
+        self._segment = 0
+        self._next_offset = 0
+        self._hard_state = HardState()
+        self._entries: list[Entry] = []
+        self._broken: str | None = None
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    # -- recovery -------------------------------------------------------------------------------------------------
+
+    def get_initial_state(self) -> InitialState:
+        """See `LogStore`."""
+        try:
+            directory = self._open_directory()
+            numbers = self._segments(directory)
+            for number in numbers:
+                self._replay(directory, number, last=number == numbers[-1])
+            if not numbers:
+                self._begin_segment(1)
+        except OSError as error:
+            self._fail(f"the log cannot be read: {error}")
+        return InitialState(self._hard_state, tuple(self._entries))
+
+    def _open_directory(self) -> Directory:
+        if isinstance(self._place, Path):
+            try:
+                self._directory = DiskDirectory(self._place)
+            except BlockingIOError as error:
+                raise StorageError(f"{self._place}: another process uses this directory.") from error
+        else:
+            self._directory = self._place
+        return self._directory
+
+    def _segments(self, directory: Directory) -> list[int]:
+        numbers = [int(name.removesuffix(".log")) for name in directory.names() if name.endswith(".log")]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise CorruptRecord(f"{directory.path('')}: has segments {numbers}; one is missing. {_REMEDY}")
+        return numbers
+
+    def _replay(self, directory: Directory, number: int, *, last: bool) -> None:
+        name = _name(number)
+        content = directory.read(name)
+        end = 0
+        for record in records(number, content):
+            self._take(record, directory.path(name), number)
+            end = record.end
+        if end < len(content):
+            behind = sound_record_after(number, content, end)
+            if behind is not None or not last:
+                raise CorruptRecord(f"{directory.path(name)}: the record at byte {end} is corrupted. {_REMEDY}")
+        if not last:
+            if end == 0:
+                raise CorruptRecord(f"{directory.path(name)}: has no header. {_REMEDY}")
+            return
+        # The tear, if there is one, is cut off; a segment torn within its header is begun again.
+        self._file = directory.open(name, truncate_to=end)
+        self._segment, self._next_offset = number, end
+        if end == 0:
+            self._write(self._record(HEADER, Header(_VERSION, number, self._hard_state)))
+        directory.sync()
+
+    def _take(self, record: Record, path: str, number: int) -> None:
+        try:
+            if (record.type == HEADER) != (record.offset == 0):
+                raise CorruptRecord(f"{path}: the record at byte {record.offset} is out of place. {_REMEDY}")
+            if record.type == HEADER:
+                header = _HEADER.decode(record.payload)
+                if header.version != _VERSION:
+                    raise StorageError(f"{path}: has format {header.version}; this version reads {_VERSION}.")
+                self._hard_state = header.hard_state
+            elif record.type == HARD_STATE:
+                self._hard_state = _STATE.decode(record.payload)
+            elif record.type == TRUNCATE:
+                del self._entries[_INDEX.decode(record.payload) - 1 :]
+            elif record.type == ENTRY:
+                entry = _ENTRY.decode(record.payload)
+                if entry.index != len(self._entries) + 1:
+                    raise CorruptRecord(
+                        f"{path}: the record at byte {record.offset} holds entry {entry.index}, but entry "
+                        f"{len(self._entries) + 1} is due. {_REMEDY}"
+                    )
+                self._entries.append(entry)
+            else:
+                raise CorruptRecord(f"{path}: the record at byte {record.offset} has type {record.type}. {_REMEDY}")
+        except msgspec.DecodeError as error:
+            message = f"{path}: the record at byte {record.offset} of segment {number} cannot be decoded: {error}."
+            raise CorruptRecord(f"{message} {_REMEDY}") from error
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    def persist(self, hard_state: HardState | None, truncate_from: int | None, entries: Sequence[Entry]) -> None:
+        """See `LogStore`."""
+        if self._broken is not None:
+            raise StorageError(self._broken)
+        assert self._file is not None, "get_initial_state comes first"
+        parts: list[bytes] = []
+        if hard_state is not None:
+            parts.append(self._record(HARD_STATE, hard_state))
+            self._hard_state = hard_state
+        if truncate_from is not None:
+            parts.append(self._record(TRUNCATE, truncate_from))
+            del self._entries[truncate_from - 1 :]
+        for entry in entries:
+            assert entry.index == len(self._entries) + 1, "a log has no gaps"
+            parts.append(self._record(ENTRY, entry))
+            self._entries.append(entry)
+        try:
+            self._write(b"".join(parts))
+            if self._next_offset >= self._segment_size:
+                self._begin_segment(self._segment + 1)
+        except OSError as error:
+            self._fail(f"the log cannot be written: {error}")
+
+    def get_log_entries(self, start: int, stop: int) -> tuple[Entry, ...]:
+        """See `LogStore`."""
+        return tuple(self._entries[start - 1 : stop - 1])
+
+    def close(self) -> None:
+        """See `LogStore`."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._directory is not None:
+            self._directory.close()
+            self._directory = None
+
+    def _record(self, type_: int, value: object) -> bytes:
+        """The record that comes next; records are written in the order in which they are made."""
+        framed = frame(self._segment, self._next_offset, type_, self._encode(value))
+        self._next_offset += len(framed)
+        return framed
+
+    def _write(self, data: bytes) -> None:
+        assert self._file is not None
+        self._file.append(data)
+        self._file.sync()
+
+    def _begin_segment(self, number: int) -> None:
+        assert self._directory is not None
+        if self._file is not None:
+            self._file.close()
+        self._segment, self._next_offset = number, 0
+        self._file = self._directory.open(_name(number))
+        self._write(self._record(HEADER, Header(_VERSION, number, self._hard_state)))
+        self._directory.sync()
+
+    def _fail(self, what: str) -> NoReturn:
+        where = self._directory.path(_name(self._segment)) if self._directory else str(self._place)
+        self._broken = f"{where}: {what}."
+        raise StorageError(self._broken)
+
+
+_REMEDY = "Restore it from another node: stop this one, move its data directory away, and let it be brought up anew."
+
+
+def _name(number: int) -> str:
+    return f"{number:08d}.log"
