@@ -14,7 +14,6 @@ from raftbed.analysis.linearizability.explain_search import stale_witness, stuck
 from raftbed.analysis.linearizability.operations import MODELS, KeyHistory, Operation, infer_model, split
 from raftbed.analysis.linearizability.unique import analyse
 from raftbed.analysis.linearizability.witness import Witness, phantom_witness, record, show
-
 from raftbed.errors import UsageError
 from raftbed.model import INVALID, UNKNOWN, VALID, Op, Validity, Verdict, worst
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 from raftbed.analysis.linearizability.budget import Budget, Limit, OutOfBudgetError
 from raftbed.analysis.linearizability.operations import KeyHistory, Operation
 from raftbed.analysis.linearizability.search import UNOBSERVED, Mode, Search, Stuck
-
 from raftbed.model import Validity
 
 

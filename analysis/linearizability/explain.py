@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import deque
 from typing import Any, Final
 
 from raftbed.analysis.linearizability.operations import KeyHistory, Operation
@@ -44,6 +46,9 @@ class _Explainer:
         self._writers = analysis.writers
         self._replaced_by = analysis.replaced_by
         self._elsewhere = elsewhere
+        self._seen_by: dict[Any, list[Operation]] = {}
+        for operation in analysis.happened:
+            self._seen_by.setdefault(operation.old, []).append(operation)
         self._reads: dict[Any, list[Operation]] = {}
         for operation in history.operations:
             if operation.kind == "read":
@@ -54,24 +59,43 @@ class _Explainer:
             observer = min(contradiction.observers, key=lambda op: (op.pending, op.call))
             return phantom_witness(observer, self._proof(observer), self._history, self._elsewhere)
         if isinstance(contradiction, Fork):
-            return self._fork(contradiction)
-        if isinstance(contradiction, Circle):
-            return self._circle(contradiction)
-        if isinstance(contradiction, Disorder):
-            return self._disorder(contradiction.values)
-        return self._conflict(contradiction)
+            witness = self._fork(contradiction)
+        elif isinstance(contradiction, Circle):
+            witness = self._circle(contradiction)
+        elif isinstance(contradiction, Disorder):
+            witness = self._disorder(contradiction.values)
+        else:
+            witness = self._conflict(contradiction)
+        self._prove(witness)
+        return witness.finish()
+
+    def _prove(self, witness: Witness) -> None:
+        """For pending operations add what shows that they happened, where the witness does not yet show it."""
+        for operation in witness.all():
+            if operation.pending and all(operation.new != other.old for other in witness.all()):
+                proofs = self._proof(operation)
+                witness.add(proofs[-1], f"proves that {phrase(operation)} took effect")
+                for proof in proofs[:-1]:
+                    witness.link(proof, f"made {written(proof)} directly from {observed(proof)}")
 
     def _proof(self, operation: Operation) -> list[Operation]:
-        """What proves that a pending operation happened: who saw its value, down to somebody who was answered."""
-        proof: list[Operation] = []
-        while operation.pending:
-            reads = self._reads.get(operation.new)
-            if reads:
-                return [*proof, reads[0]]
-            seen = [op for op in self._history.operations if op.kind == "cas" and op.old == operation.new]
-            operation = min(seen, key=lambda op: (op.pending, op.call))
-            proof.append(operation)
-        return proof
+        """What proves that a pending operation happened: who saw its value, on the shortest way to an answer."""
+        if not operation.pending:
+            return []
+        ways: deque[list[Operation]] = deque([[operation]])
+        seen = {operation.new}
+        while ways:
+            way = ways.popleft()
+            value = way[-1].new
+            if value in self._reads:
+                return [*way[1:], self._reads[value][0]]
+            for successor in self._seen_by.get(value, ()):
+                if not successor.pending:
+                    return [*way[1:], successor]
+                if successor.new not in seen:
+                    seen.add(successor.new)
+                    ways.append([*way, successor])
+        raise AssertionError("a pending operation that happened was seen by somebody")
 
     def _only(self, value: Any) -> str:
         """Why a value cannot come back."""
@@ -99,15 +123,12 @@ class _Explainer:
         for operation in fork.both:
             witness.add(operation, f"replaced {observed(operation)} by {written(operation)}")
         self._add_writer(witness, fork.value)
-        for operation in fork.both:
-            for proof in self._proof(operation):
-                witness.add(proof, f"proves that {phrase(operation)} took effect")
         first, second = fork.both
         happened = "both happened" if first.pending or second.pending else "both succeeded"
         value = self._show(fork.value)
         written_once = f"{value} was there only once ({self._only(fork.value)})"
         witness.sentence = f"{_capital(phrase(first))} and {phrase(second)} {happened}, although {written_once}."
-        return witness.finish()
+        return witness
 
     def _circle(self, circle: Circle) -> Witness:
         witness = Witness()
@@ -116,16 +137,12 @@ class _Explainer:
                 f"the only operation that wrote {written(operation)}, and it needed {observed(operation)} before"
             )
             witness.add(operation, written_by)
-        for operation in circle.operations:
-            if operation.pending and len(witness.operations) < 6:
-                for proof in self._proof(operation):
-                    witness.add(proof, f"proves that {phrase(operation)} took effect")
         names = several([phrase(operation) for operation in circle.operations])
         witness.sentence = (
             f"{_capital(names)} happened, although each of them needs a value that only the next one wrote, "
             "and so round in a circle."
         )
-        return witness.finish()
+        return witness
 
     def _placed(self, values: list[Any]) -> list[Placed]:
         """The operations of a chain, in order of rank; the initial value has no writer."""
@@ -142,7 +159,7 @@ class _Explainer:
         self._add_writer(witness, values[low])
         for value in values[low + 1 : high + 1]:
             writer = self._writers[value]
-            witness.add(writer, f"made {written(writer)} directly from {observed(writer)}")
+            witness.link(writer, f"made {written(writer)} directly from {observed(writer)}")
         return values[low : high + 1]
 
     def _disorder(self, values: list[Any]) -> Witness:
@@ -157,7 +174,7 @@ class _Explainer:
         if rank // 2 == other_rank // 2:
             verb = "wrote" if first.pending or first.completion is not None else "may have written"
             witness.sentence = f"{claim(other)} before {phrase(first)} began, and only this operation {verb} {value}."
-            return witness.finish()
+            return witness
         steps = self._steps(path)
         if first.kind == "read":
             how = "" if other.kind == "cas" and len(path) == 2 else f"; by then {value} had been replaced ({steps})"
@@ -170,7 +187,7 @@ class _Explainer:
                 f"{_capital(phrase(other))} had returned before {phrase(first)} began, although its value was made "
                 f"from {value} ({steps}) and {self._only(values[rank // 2])}."
             )
-        return witness.finish()
+        return witness
 
     def _conflict(self, conflict: Conflict) -> Witness:
         one, two = self._placed(conflict.first), self._placed(conflict.second)
@@ -216,7 +233,7 @@ class _Explainer:
         if middle.kind == "read":
             reasons.append(self._only(inner[between[1] // 2]))
         witness.sentence = f"{claim(last)}, {middle_part}; {several(reasons)}."
-        return witness.finish()
+        return witness
 
     def _four(self, one: list[Placed], two: list[Placed], conflict: Conflict) -> Witness:
         """Each of two chains shows itself before and after the other."""
@@ -237,7 +254,7 @@ class _Explainer:
             f"{phrase(late_two[0])} began; and {second} before {first}, because {phrase(end_two[0])} had returned "
             f"before {phrase(late_one[0])} began; {several(reasons)}."
         )
-        return witness.finish()
+        return witness
 
 
 def _by_call(entry: Placed) -> int:
@@ -291,9 +308,27 @@ def _sandwich(outer: list[Placed], inner: list[Placed], root: Any) -> tuple[Plac
     later = [entry for entry in outer if entry[0].call > between[0].end]
     if not later:
         return None
-    after = min(later, key=_by_call)
-    # The writer of the outer chain, when it had returned by then, makes the shortest story.
-    fitting = [entry for entry in outer if entry[0].end < between[0].call]
-    if before is not None:
-        before = min(fitting, key=lambda entry: (entry[1] // 2 != after[1] // 2, entry[1]))
+    if before is None:
+        return None, between, min(later, key=lambda entry: (entry[1] // 2, entry[0].call))
+    earlier = [entry for entry in outer if entry[0].end < between[0].call]
+    before, after = _closest(earlier, later)
     return before, between, after
+
+
+def _closest(earlier: list[Placed], later: list[Placed]) -> tuple[Placed, Placed]:
+    """One of each, with the fewest steps of the chain between their values; writers first, then whoever was first."""
+    first_of: dict[int, Placed] = {}
+    for entry in earlier:
+        first_of.setdefault(entry[1] // 2, entry)  # in order of rank: a value's writer comes before its reads
+    numbers = sorted(first_of)
+    best: tuple[int, int, Placed, Placed] | None = None
+    for entry in later:
+        number = entry[1] // 2
+        place = bisect_left(numbers, number)
+        for near in numbers[max(0, place - 1) : place + 1]:
+            ranked = (abs(near - number), entry[0].call, first_of[near], entry)
+            if best is None or ranked[:2] < best[:2]:
+                best = ranked
+    if best is None:
+        raise AssertionError("there is at least one of each")
+    return best[2], best[3]

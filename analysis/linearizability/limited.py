@@ -9,7 +9,6 @@ from typing import Final
 from raftbed.analysis.limits import Send, run_limited
 from raftbed.analysis.linearizability.budget import resident_memory
 from raftbed.analysis.linearizability.checker import Counts, Progress, Result, check, combine, stopped
-
 from raftbed.model import VALID, Op, Verdict
 
 DEFAULT_TIME_LIMIT: Final = 60.0

@@ -90,12 +90,14 @@ class Analysis:
         contradictions: what makes it invalid; not necessarily all there is.
         writers: value -> the operation that wrote it; the initial value is missing unless it was written.
         replaced_by: value -> the compare-and-set that happened and replaced it.
+        happened: the compare-and-sets that happened, in order of call.
     """
 
     verdict: Literal["valid", "invalid", "not-unique"]
     contradictions: list[Contradiction]
     writers: dict[Any, Operation]
     replaced_by: dict[Any, Operation]
+    happened: list[Operation]
 
 
 class _Chains:
@@ -275,18 +277,18 @@ def analyse(history: KeyHistory) -> Analysis:
     first_end: dict[Any, int] = {}
     last_call: dict[Any, int] = {}
     if not _collect(history, writers, first_end, last_call):
-        return Analysis("not-unique", [], writers, {})
+        return Analysis("not-unique", [], writers, {}, [])
     needed, happened = _needed(history, writers, first_end)
     wrong = _phantoms(history, writers, happened)
     if wrong:
-        return Analysis("invalid", wrong, writers, {})
+        return Analysis("invalid", wrong, writers, {}, happened)
     replaced_by: dict[Any, Operation] = {}
     for operation in happened:
         other = replaced_by.setdefault(operation.old, operation)
         if other is not operation:
             wrong.append(Fork(operation.old, (other, operation)))
     if wrong:
-        return Analysis("invalid", wrong, writers, replaced_by)
+        return Analysis("invalid", wrong, writers, replaced_by, happened)
     roots: list[Any] = [INITIAL]
     roots += [
         value
@@ -299,4 +301,4 @@ def analyse(history: KeyHistory) -> Analysis:
         done: set[Any] = set()
         wrong += [circle for operation in happened if (circle := _circle(operation, writers, done)) is not None][:1]
     wrong += _conflicts(chains, replaced_by)
-    return Analysis("invalid" if wrong else "valid", wrong, writers, replaced_by)
+    return Analysis("invalid" if wrong else "valid", wrong, writers, replaced_by, happened)

@@ -9,6 +9,9 @@ from typing import Any, Final
 
 from raftbed.analysis.linearizability.operations import NEVER, KeyHistory, Operation
 
+OPERATIONS_AT_MOST: Final = 6
+"""A witness longer than this is no help to a reader."""
+
 _TEXT_AT_MOST: Final = 60
 _NAMED_AT_MOST: Final = 4
 
@@ -23,18 +26,36 @@ class Witness:
     Attributes:
         sentence: what contradicts what.
         operations: each with what it proves, in the order of their calls once `finish` was called.
+        links: operations that tie those to each other, one made directly from the other; when there are many, those
+            in the middle are left out, and the sentence stands for them.
     """
 
     sentence: str = ""
     operations: list[tuple[Operation, str]] = field(default_factory=list)
+    links: list[tuple[Operation, str]] = field(default_factory=list)
 
     def add(self, operation: Operation | None, why: str) -> None:
         """Put an operation on the list, once; the initial value has none."""
-        if operation is not None and all(operation is not present for present, _why in self.operations):
+        if operation is not None and all(operation is not present for present in self.all()):
             self.operations.append((operation, why))
 
+    def link(self, operation: Operation, why: str) -> None:
+        """Put an operation on the list that is only a step from one to the next."""
+        if all(operation is not present for present in self.all()):
+            self.links.append((operation, why))
+
+    def all(self) -> list[Operation]:
+        """Every operation so far."""
+        return [operation for operation, _why in [*self.operations, *self.links]]
+
     def finish(self) -> Witness:
-        """Sort by call."""
+        """Sort by call, and leave out what is too much."""
+        room = max(0, OPERATIONS_AT_MOST - len(self.operations))
+        if len(self.links) > room:
+            ends = [*self.links[: (room + 1) // 2], *self.links[len(self.links) - room // 2 :]]
+            self.links = ends
+        self.operations += self.links
+        self.links = []
         self.operations.sort(key=lambda entry: entry[0].call)
         return self
 

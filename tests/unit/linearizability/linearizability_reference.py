@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from raftbed.model import Op
@@ -62,95 +63,138 @@ def _one_key(events: Sequence[Op], model: str) -> bool:
     return extend(frozenset(range(len(operations))), _START[model])
 
 
-def random_history(
-    rng: random.Random,
-    model: str,
-    *,
-    operations: int,
-    processes: int,
-    values: int = 0,
-    keys: int = 1,
-    pending: float = 0.2,
-    failed: float = 0.1,
-    lies: float = 0.2,
-) -> list[Op]:
-    """A history of a real object, whose answers are now and then replaced by others.
+@dataclass(slots=True)
+class _Running:
+    """An operation that was invoked and did not end yet."""
+
+    process: int
+    f: str
+    key: str
+    value: Any
+    happened: bool = False
+    fits: bool = True
+    result: Any = None
+
+
+class RandomHistory:
+    """The history of a real object, whose answers are now and then replaced by others.
 
     Parameters:
+        rng: decides everything.
+        model: name of the model.
+        operations: how many.
+        processes: how many run at once.
         values: how many different values are written; 0 makes every one unique.
+        keys: how many objects.
         pending: share of the operations that never end; half of them take effect.
-        failed: share of the writes that fail (without effect).
+        failed: share of the writes that fail, without effect.
         lies: share of the observations that are replaced by a value written somewhere, or by one never written.
     """
-    state: dict[str, Any] = {}
-    written: list[Any] = [_START[model]]
-    events: list[Op] = []
-    busy: dict[int, dict[str, Any]] = {}
-    idle = list(range(processes))
-    started = 0
-    fresh = processes
 
-    def note(op: dict[str, Any], kind: str, value: Any) -> None:
-        events.append(Op(len(events), 1000 * len(events), kind, op["process"], op["f"], op["key"], value))
+    def __init__(
+        self,
+        rng: random.Random,
+        model: str,
+        *,
+        operations: int,
+        processes: int,
+        values: int = 0,
+        keys: int = 1,
+        pending: float = 0.2,
+        failed: float = 0.1,
+        lies: float = 0.2,
+    ) -> None:
+        self.rng, self.model, self.values, self.keys = rng, model, values, keys
+        self.pending, self.failed, self.lies = pending, failed, lies
+        self.left, self.started = operations, 0
+        self.idle, self.fresh = list(range(processes)), processes
+        self.state: dict[str, Any] = {}
+        self.written: list[Any] = [_START[model]]
+        self.running: list[_Running] = []
+        self.events: list[Op] = []
 
-    def take_effect(op: dict[str, Any]) -> None:
-        if op["done"]:
+    def make(self) -> list[Op]:
+        """The events."""
+        while self.left or self.running:
+            moves = [self._start] * (2 if self.left and self.idle else 0)
+            moves += [self._let_happen, self._end] if self.running else []
+            self.rng.choice(moves)()
+        return self.events
+
+    def _note(self, op: _Running, kind: str, value: Any) -> None:
+        number = len(self.events)
+        self.events.append(Op(number, 1000 * number, kind, op.process, op.f, op.key, value))
+
+    def _start(self) -> None:
+        rng = self.rng
+        self.left -= 1
+        self.started += 1
+        key = f"k{rng.randrange(self.keys)}"
+        new: Any = rng.randrange(self.values) if self.values else self.started
+        functions = {"register": "read write", "cas-register": "read write cas"}
+        f = rng.choice(functions.get(self.model, "get get put append append").split())
+        if self.model == "kv-append":
+            new = chr(ord("a") + new)
+        value = None if f in ("read", "get") else new
+        if f == "cas":
+            value = [self.state.get(key) if rng.random() < 0.7 else rng.choice(self.written), new]
+        if value is not None:
+            self.written.append(new)
+        op = _Running(self.idle.pop(rng.randrange(len(self.idle))), f, key, value)
+        self.running.append(op)
+        self._note(op, "invoke", value)
+
+    def _let_happen(self) -> None:
+        self._happen(self.rng.choice(self.running))
+
+    def _happen(self, op: _Running) -> None:
+        if op.happened:
             return
-        op["done"] = True
-        now = state.get(op["key"], _START[model])
-        op["fits"], after = apply(op["f"], op["value"], now, now)
-        op["result"] = now
-        if op["fits"]:
-            state[op["key"]] = after
+        op.happened = True
+        op.result = self.state.get(op.key, _START[self.model])
+        op.fits, after = apply(op.f, op.value, op.result, op.result)
+        if op.fits:
+            self.state[op.key] = after
 
-    while started < operations or busy:
-        moves = ["start"] * (2 if started < operations and idle else 0) + ["effect", "end"] * bool(busy)
-        move = rng.choice(moves)
-        if move == "start":
-            started += 1
-            process = idle.pop(rng.randrange(len(idle)))
-            key = f"k{rng.randrange(keys)}"
-            fresh_value: Any = started if values == 0 else rng.randrange(values)
-            names = {"register": ["read", "write"], "cas-register": ["read", "write", "cas"]}
-            f = rng.choice(names.get(model, ["get", "get", "put", "append", "append"]))
-            if model == "kv-append":
-                fresh_value = "abcdefghijklmnopqrstuvwxyz"[fresh_value]
-            value: Any = None if f in ("read", "get") else fresh_value
-            if f == "cas":
-                old = state.get(key) if rng.random() < 0.7 else rng.choice(written)
-                value = [old, fresh_value]
-            if value is not None:
-                written.append(fresh_value)
-            op = {"process": process, "f": f, "key": key, "value": value, "done": False, "fits": True, "result": None}
-            busy[process] = op
-            note(op, "invoke", value)
-            continue
-        process = rng.choice(list(busy))
-        op = busy[process]
-        if move == "effect":
-            take_effect(op)
-            continue
-        del busy[process]
-        if rng.random() < pending:
+    def _end(self) -> None:
+        rng = self.rng
+        op = self.running.pop(rng.randrange(len(self.running)))
+        if rng.random() < self.pending:
             if rng.random() < 0.5:
-                take_effect(op)
+                self._happen(op)
             if rng.random() < 0.5:
-                note(op, "info", op["value"])
-            idle.append(fresh)
-            fresh += 1
-            continue
-        idle.append(process)
-        if op["f"] not in ("read", "get") and not op["done"] and rng.random() < failed:
-            note(op, "fail", op["value"])
-            continue
-        take_effect(op)
-        if op["f"] in ("read", "get"):
-            result = op["result"]
-            if rng.random() < lies:
-                result = rng.choice([*written, "zz" if model == "kv-append" else 99])
-                if model == "kv-append":
-                    result = rng.choice([result, op["result"][:-1], op["result"] + result])
-            note(op, "ok", result)
+                self._note(op, "info", op.value)
+            self.idle.append(self.fresh)
+            self.fresh += 1
+            return
+        self.idle.append(op.process)
+        reads = op.f in ("read", "get")
+        if not reads and not op.happened and rng.random() < self.failed:
+            self._note(op, "fail", op.value)
+            return
+        self._happen(op)
+        if reads:
+            self._note(op, "ok", self._lie(op.result) if rng.random() < self.lies else op.result)
         else:
-            note(op, "ok" if op["fits"] or rng.random() < lies else "fail", op["value"])
-    return events
+            self._note(op, "ok" if op.fits or rng.random() < self.lies else "fail", op.value)
+
+    def _lie(self, truth: Any) -> Any:
+        rng = self.rng
+        if self.model != "kv-append":
+            return rng.choice([*self.written, 99])
+        other = rng.choice([*self.written, "zz"])
+        return rng.choice([other, truth[:-1], truth + other])
+
+
+def random_history(rng: random.Random, model: str | None = None) -> list[Op]:
+    """A small history of random shape, of a random model unless one is given."""
+    return RandomHistory(
+        rng,
+        model or rng.choice(["register", "cas-register", "cas-register", "kv-append"]),
+        operations=rng.randrange(2, 11),
+        processes=rng.randrange(1, 6),
+        values=rng.choice([0, 0, 2, 3, 4]),
+        keys=rng.choice([1, 1, 2]),
+        pending=rng.choice([0, 0.2, 0.5]),
+        lies=rng.choice([0, 0.1, 0.3]),
+    ).make()

@@ -1,0 +1,143 @@
+"""Every algorithm against the definition of linearizability, on small random histories: they must all agree.
+
+During development the same comparison ran over more than a million histories; the suite repeats some thousands.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from linearizability_reference import RandomHistory, linearizable, random_history
+
+from raftbed.analysis.linearizability import check, infer_model
+from raftbed.analysis.linearizability.budget import Budget
+from raftbed.analysis.linearizability.exact import decide, initial_value, simplified
+from raftbed.analysis.linearizability.operations import KeyHistory, split
+from raftbed.analysis.linearizability.search import Search
+from raftbed.analysis.linearizability.unique import analyse
+from raftbed.model import Op
+
+
+def answers(history: KeyHistory, model: str) -> dict[str, str]:
+    """What each algorithm says about one key; those that cannot tell are left out."""
+    found: dict[str, str] = {}
+    if model != "kv-append" and (verdict := analyse(history).verdict) != "not-unique":
+        found["unique"] = verdict
+    found["decide"] = decide(history, model, Budget()).validity
+    operations = history.operations if model == "kv-append" else simplified(history.operations)
+    start = initial_value(model)
+    found["exact"] = "valid" if Search(operations, start, Budget()).run() else "invalid"
+    for width, depth in ((1, 2), (2, 100)):
+        beam = Search(operations, start, Budget(), "beam", width, depth)
+        if beam.run():
+            found[f"beam {width}"] = "valid"
+        elif beam.complete:
+            found[f"beam {width}"] = "invalid"
+    if model != "kv-append" and not Search(operations, start, Budget(), "relaxed").run():
+        found["relaxed"] = "invalid"
+    return found
+
+
+def compare(events: list[Op], model: str) -> None:
+    said = [answers(history, model) for history in split(events, model)]
+    assert all(len(set(one.values())) == 1 for one in said), said
+    assert all(one["exact"] == "valid" for one in said) == linearizable(events, model), said
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_all_algorithms_agree_with_the_definition(seed: int) -> None:
+    rng = random.Random(f"reference:{seed}")
+    for _ in range(700):
+        model = rng.choice(["register", "cas-register", "cas-register", "kv-append"])
+        compare(random_history(rng, model), model)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0), st.sampled_from(["register", "cas-register", "kv-append"]), st.data())
+def test_hypothesis_finds_no_history_on_which_they_differ(seed: int, model: str, data: Any) -> None:
+    history = RandomHistory(
+        random.Random(seed),
+        model,
+        operations=data.draw(st.integers(1, 9)),
+        processes=data.draw(st.integers(1, 6)),
+        values=data.draw(st.integers(0, 4)),
+        pending=data.draw(st.sampled_from([0.0, 0.3, 0.7])),
+        lies=data.draw(st.sampled_from([0.0, 0.3])),
+    )
+    compare(history.make(), model)
+
+
+def wider(rng: random.Random) -> list[Op]:
+    return RandomHistory(
+        rng, "cas-register", operations=60, processes=8, values=0, pending=rng.choice([0, 0.1]), lies=0.02
+    ).make()
+
+
+def test_larger_histories_unique_values_and_search_agree() -> None:
+    rng = random.Random("larger")
+    verdicts = []
+    for _ in range(150):
+        (history,) = split(wider(rng), "cas-register")
+        said = answers(history, "cas-register")
+        assert len(set(said.values())) == 1, said
+        verdicts.append(said["unique"])
+    assert {"valid", "invalid"} == set(verdicts)
+
+
+def proves_by_itself(witness: dict[str, Any], events: list[Op]) -> bool:
+    """Whether the witness's operations alone, with "only this operation wrote v", are not linearizable."""
+    picked = {entry["index"]: entry for entry in witness["operations"]}
+    own = [op for op in events if op.index in picked]
+    written = {op.value[1] if op.f == "cas" else op.value for op in own if op.f != "read"}
+    ends: dict[int, int] = {}
+    running: dict[Any, int] = {}
+    for op in events:
+        if op.type == "invoke":
+            running[op.process] = op.index
+        else:
+            ends[op.index] = running.pop(op.process)
+    chosen: list[Op] = []
+    for op in events:
+        begin = op.index if op.type == "invoke" else ends[op.index]
+        if begin not in picked or picked[begin]["type"] == "fail":
+            continue
+        if op.f == "cas" and op.value[0] is not None and op.value[0] not in written and len(own) > 1:
+            # What it replaced is no part of the story: it stands for the only operation that wrote its new value.
+            op = Op(op.index, op.time, op.type, op.process, "write", "k", op.value[1])
+        chosen.append(Op(op.index, op.time, op.type, op.process, op.f, "k", op.value))
+    return not linearizable(chosen, "cas-register")
+
+
+def test_a_witness_proves_the_violation_by_itself() -> None:
+    rng = random.Random("witness")
+    seen = 0
+    for _ in range(3000):
+        events = RandomHistory(
+            rng,
+            "cas-register",
+            operations=rng.randrange(3, 14),
+            processes=rng.randrange(1, 6),
+            pending=rng.choice([0, 0.3]),
+            lies=0.2,
+        ).make()
+        verdict = check(events, "cas-register")
+        if verdict.validity != "invalid":
+            continue
+        seen += 1
+        witness = verdict.details["witness"]
+        assert 1 <= len(witness["operations"]) <= 6
+        assert witness["sentence"].endswith(".")
+        if "to this key" not in witness["sentence"] and "…" not in witness["sentence"]:
+            assert proves_by_itself(witness, events), (witness, events)
+    assert seen > 500
+
+
+def test_the_model_is_inferred_as_it_was_made() -> None:
+    rng = random.Random("infer")
+    for model in ("cas-register", "kv-append"):
+        events = RandomHistory(rng, model, operations=40, processes=3).make()
+        assert infer_model(events) == model
