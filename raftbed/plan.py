@@ -137,12 +137,11 @@ def repeat_command(plan: Plan) -> str:
 
 def _node_names(nodes: int | list[str] | None) -> tuple[str, ...]:
     if isinstance(nodes, list):
-        if (
-            not nodes
-            or len(set(nodes)) != len(nodes)
-            or not all(re.fullmatch(r"[a-z][a-z0-9-]{0,14}", n) for n in nodes)
-        ):
-            raise PlanError(f"nodes: {nodes!r} are not distinct names.", remedy='Write a count, or ["n1", "n2", "n3"].')
+        well_formed = all(re.fullmatch(r"[a-z][a-z0-9-]{0,14}", name) for name in nodes)
+        if not nodes or len(set(nodes)) != len(nodes) or not well_formed:
+            raise PlanError(
+                f"nodes: {nodes!r} are not distinct names.", remedy='Write a count, or ["n1", "n2", "n3"].'
+            )
         return tuple(nodes)
     count = int(_bounded("nodes", nodes, default=_DEFAULT_NODES, least=1, most=_MOST_NODES))
     return tuple(f"n{number}" for number in range(1, count + 1))

@@ -17,7 +17,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = {"raftbed": "raftbed", "nodes": "raftbed.nodes", "workloads": "raftbed.workloads", "analysis": "raftbed.analysis"}
+FOLDERS = {
+    "raftbed": "raftbed",
+    "nodes": "raftbed.nodes",
+    "workloads": "raftbed.workloads",
+    "analysis": "raftbed.analysis",
+}
 LONGEST_MODULE = 450
 
 
@@ -96,7 +101,14 @@ def test_the_raft_core_is_pure(module):
 
 @rule(below("raftbed.analysis"))
 def test_analysis_reads_records_and_nothing_else(module):
-    allowed = ("raftbed.analysis", "raftbed.model", "raftbed.errors", "raftbed.record", "raftbed.store", "raftbed.__version__")
+    allowed = (
+        "raftbed.analysis",
+        "raftbed.model",
+        "raftbed.errors",
+        "raftbed.record",
+        "raftbed.store",
+        "raftbed.__version__",
+    )
     assert [name for name in own(SOURCES[module]) if not within(name, *allowed)] == []
     assert not foreign(SOURCES[module]) & {"aiohttp", "asyncssh", "paramiko", "fabric"}
 

@@ -1,0 +1,585 @@
+# ruff: noqa: ASYNC240  # a test may wait for the local disk
+"""Local hosts keep the contract of a host, in every mode that works for the user who runs the tests.
+
+As root, `test_hosts_as_user.py` runs this module again as an ordinary user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from raftbed.deploy import deploy_all, process_alive, signal_process, start_detached
+from raftbed.errors import CommandError, DeployError, HostError
+from raftbed.hosts import inventory, labs, make_pool, ssh
+from raftbed.hosts.local import LocalHost, LocalPool, list_labs, remove_lab, sweep
+from raftbed.hosts.prerequisites import find_program, namespace_obstacle, possible_modes, require_programs
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
+
+KINDS = (
+    [("root", "openssh"), ("root", "embedded")] if os.geteuid() == 0 else [("multi", "openssh"), ("single", "embedded")]
+)
+
+
+def why_not(mode: str, server: str) -> str:
+    """Why this user cannot have such hosts here; "" when he can."""
+    try:
+        require_programs()
+    except HostError as error:
+        return str(error)
+    obstacle = namespace_obstacle()
+    if obstacle is not None:
+        return obstacle.reason
+    if mode not in possible_modes():
+        needs = {
+            "root": "root",
+            "multi": "an ordinary user, uidmap, a range in /etc/subuid",
+            "single": "an ordinary user",
+        }
+        return f"mode {mode} needs {needs[mode]}"
+    if server == "openssh" and not find_program("sshd"):
+        return "needs sshd (apt-get install openssh-server)"
+    return ""
+
+
+def until(condition: Callable[[], bool], what: str, timeout: float = 20.0) -> None:
+    """Wait until `condition` holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so after {timeout:.0f} s: {what}"
+        time.sleep(0.02)
+
+
+def processes_in(namespaces: set[str]) -> list[int]:
+    """The processes of this machine that are in one of these network namespaces."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/ns/net"):
+        with contextlib.suppress(OSError):
+            if os.readlink(path) in namespaces:
+                found.append(int(path.parts[2]))
+    return found
+
+
+async def network_namespaces(pool: LocalPool) -> set[str]:
+    """Those of all hosts of a pool, as /proc names them."""
+    return {(await host.run(["readlink", "/proc/self/ns/net"])).stdout.strip() for host in pool.hosts.values()}
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=KINDS, ids=lambda kind: "-".join(kind))
+async def pool(request, tmp_path_factory):
+    mode, server = request.param
+    reason = why_not(mode, server)
+    if reason:
+        pytest.skip(reason)
+    made = LocalPool(["n1", "n2", "n3"], tmp_path_factory.mktemp("lab") / "lab", mode=mode, server=server)
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def host(pool) -> LocalHost:
+    return pool.hosts["n1"]
+
+
+@pytest.fixture
+def any_mode() -> None:
+    mode = possible_modes()[0]
+    reason = why_not(mode, "embedded")
+    if reason:
+        pytest.skip(reason)
+
+
+# -- commands and files ---------------------------------------------------------------------------------------------
+
+
+async def test_a_command_runs_as_the_administrator_of_the_host(host):
+    result = await host.run(["sh", "-c", "id -u; hostname; pwd"])
+    assert result.stdout.split() == ["0", "n1", "/root"]
+
+
+async def test_arguments_are_never_read_by_a_shell(host):
+    nasty = ["a b", "$HOME", "`id`", "'", '"', "\\", "*", "", "line\nline", "é"]
+    result = await host.run(["printf", r"%s\0", *nasty])
+    assert result.stdout.split("\0")[:-1] == nasty
+
+
+async def test_a_failure_names_host_command_status_and_stderr(host):
+    with pytest.raises(CommandError) as failure:
+        await host.run(["sh", "-c", "echo sorry >&2; exit 7"])
+    error = failure.value
+    assert (error.host, error.status, error.stderr) == ("n1", 7, "sorry\n")
+    assert "sorry" in str(error)
+    assert "exit 7" in str(error)
+
+
+async def test_status_and_output_come_back_unchecked(host):
+    result = await host.run(["sh", "-c", "echo out; echo err >&2; exit 3"], check=False)
+    assert (result.status, result.stdout, result.stderr) == (3, "out\n", "err\n")
+
+
+async def test_an_end_by_signal_is_128_plus_its_number(host):
+    assert (await host.run(["sh", "-c", "kill -KILL $$"], check=False)).status == 128 + signal.SIGKILL
+
+
+async def test_input_reaches_the_command(host):
+    sent = os.urandom(300_000)
+    result = await host.run(["sha256sum"], stdin=sent)
+    assert result.stdout.split()[0] == hashlib.sha256(sent).hexdigest()
+
+
+async def test_a_command_that_reads_no_input_is_no_error(host):
+    assert (await host.run(["true"], stdin=bytes(1 << 20))).status == 0
+
+
+async def test_a_command_past_its_time_is_killed(host):
+    with pytest.raises(CommandError, match="did not end in time") as failure:
+        await host.run(["sh", "-c", "echo $$ > /tmp/pid; exec sleep 1000"], timeout=0.5)
+    assert failure.value.status is None
+    await host.run(["sh", "-c", "while kill -0 $(cat /tmp/pid) 2>/dev/null; do sleep 0.02; done"])
+
+
+async def test_many_commands_at_once(host):
+    results = await asyncio.gather(*(host.run(["echo", str(number)]) for number in range(30)))
+    assert [result.stdout for result in results] == [f"{number}\n" for number in range(30)]
+
+
+async def test_files_arrive_whole_with_their_mode(host, tmp_path):
+    content = os.urandom(3_000_000)
+    await host.put(content, f"{host.home}/some/where/file", mode=0o640)
+    source = tmp_path / "source"
+    source.write_bytes(content)
+    await host.put(source, f"{host.home}/second")
+    listed = await host.run(["stat", "-c", "%a", f"{host.home}/some/where/file", f"{host.home}/second"])
+    assert listed.stdout.split() == ["640", "644"]
+    for name in ("some/where/file", "second"):
+        assert await host.get(f"{host.home}/{name}", tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == content
+        assert (tmp_path / "back").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_file_that_cannot_be_written_leaves_nothing_beside(host):
+    await host.run(["mkdir", "-p", "/var/tmp/taken/file"])
+    with pytest.raises(CommandError, match="n1"):
+        await host.put(b"x", "/proc/self/nowhere/file")
+    assert (await host.run(["find", "/var/tmp/taken", "-name", "*.part"])).stdout == ""
+
+
+async def test_get_takes_the_end_of_a_large_file_and_knows_a_missing_one(host, tmp_path):
+    await host.put(b"0123456789", "/var/tmp/digits")
+    assert await host.get("/var/tmp/digits", tmp_path / "tail", limit=4)
+    assert (tmp_path / "tail").read_bytes() == b"6789"
+    assert not await host.get("/var/tmp/nothing", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+# -- what a host is -------------------------------------------------------------------------------------------------
+
+
+async def test_hosts_have_addresses_and_names_of_their_own_and_reach_each_other(pool):
+    script = "import socket,sys; s=socket.create_connection((sys.argv[1],22),5); print(s.recv(4), s.getsockname()[0])"
+    one, two = pool.hosts["n1"], pool.hosts["n2"]
+    assert len({host.address for host in pool.hosts.values()}) == 3
+    for target in (two.address, "n2"):
+        result = await one.run([one.python, "-S", "-c", script, target])
+        assert result.stdout.split() == ["b'SSH-'", one.address]
+    if find_program("ping"):
+        await one.run(["ping", "-c", "1", "-W", "5", two.address])
+
+
+async def test_hosts_see_nothing_of_the_machines_network(pool, host):
+    interfaces = await host.run(["ls", "/sys/class/net"])
+    assert set(interfaces.stdout.split()) == {"lo", "eth0"}
+    assert "default" not in (await host.run(["ip", "route"])).stdout
+    assert "inet6" not in (await host.run(["ip", "address"])).stdout
+    with socket.create_server(("127.0.0.1", 0)) as machine:
+        script = "import socket,sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 2)"
+        refused = await host.run([host.python, "-S", "-c", script, str(machine.getsockname()[1])], check=False)
+    assert "ConnectionRefusedError" in refused.stderr
+    assert "br0" not in os.listdir("/sys/class/net") or "v1" not in os.listdir("/sys/class/net")
+
+
+async def test_hosts_see_only_their_own_processes_and_files(pool, host):
+    marker = f"sleep {10_000 + secrets.randbelow(10_000)}"
+    other = pool.hosts["n2"]
+    await start_detached(other, marker.split(), environment={}, directory="/tmp", log="/tmp/log")
+    script = "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"
+    assert marker in (await other.run(["sh", "-c", script])).stdout
+    assert marker not in (await host.run(["sh", "-c", script])).stdout
+    await host.put(b"mine", "/var/tmp/mine")
+    assert (await other.run(["test", "-e", "/var/tmp/mine"], check=False)).status == 1
+    assert not Path("/var/tmp/mine").exists()
+    written = await host.run(["sh", "-c", "echo x > /usr/raftbed-was-here"], check=False)
+    assert written.status != 0
+
+
+async def test_secrets_of_the_machine_stay_out(host):
+    shadow = (await host.run(["cat", "/etc/shadow"])).stdout
+    assert all(line.split(":")[1] == "*" for line in shadow.splitlines())
+    people = (await host.run(["cut", "-d:", "-f3", "/etc/passwd"])).stdout.split()
+    assert not [uid for uid in people if 1000 <= int(uid) < 60000]
+
+
+async def test_a_host_cannot_move_the_machines_clock_or_settings(host):
+    before = Path("/proc/sys/kernel/panic").read_text()
+    assert (await host.run(["date", "-s", "2001-01-01"], check=False)).status != 0
+    assert (await host.run(["sh", "-c", "echo 77 > /proc/sys/kernel/panic"], check=False)).status != 0
+    assert Path("/proc/sys/kernel/panic").read_text() == before
+
+
+async def test_devices_are_few_and_work(host):
+    script = (
+        "echo x > /dev/null && head -c 8 /dev/zero | wc -c && head -c 8 /dev/urandom | wc -c && echo y > /dev/shm/y"
+    )
+    assert (await host.run(["sh", "-c", script])).stdout.split() == ["8", "8"]
+    listed = (await host.run(["ls", "/dev"])).stdout.split()
+    assert {"null", "pts", "ptmx", "shm"} <= set(listed)
+    assert not [name for name in listed if name.startswith(("sd", "vd", "nvme", "mem", "kmsg"))]
+
+
+async def test_the_controllers_interpreter_and_packages_work_there(host):
+    assert host.shares_interpreter
+    assert host.python == os.path.abspath(sys.executable)
+    await host.run([host.python, "-c", "import aiohttp, msgspec, raftbed.nodes"], timeout=30.0)
+
+
+async def test_orphans_are_reaped_by_process_1(host):
+    await host.run(["sh", "-c", "(sh -c 'sleep 0.05' &) ; (exit 0 &)"])
+    script = "while grep -l '^State:.*Z' /proc/[0-9]*/status 2>/dev/null; do sleep 0.02; done"
+    await host.run(["sh", "-c", script], timeout=10.0)
+
+
+# -- crash and reboot -----------------------------------------------------------------------------------------------
+
+
+async def test_a_crash_takes_everything_but_the_disk_and_a_reboot_brings_it_back(pool):
+    host = pool.hosts["n3"]
+    await host.put(b"kept", "/var/lib/kept")
+    await host.put(b"gone", "/tmp/gone")
+    started = await start_detached(
+        host, ["sleep", "1000"], environment={}, directory=f"{host.home}/run", log=f"{host.home}/run/log"
+    )
+    assert started.pid > 1
+    address = host.address
+    namespaces = {(await host.run(["readlink", "/proc/self/ns/net"])).stdout.strip()}
+
+    await host.crash()
+    assert processes_in(namespaces) == []
+    with pytest.raises(HostError, match="n3: is down"):
+        await host.run(["true"])
+
+    await host.reboot()
+    assert host.address == address
+    assert (await host.run(["cat", "/var/lib/kept"])).stdout == "kept"
+    assert (await host.run(["ls", "/tmp"])).stdout == ""
+    # Peers reach it at once: its hardware address is the old one.
+    script = f"import socket; print(socket.create_connection(({address!r}, 22), 5).recv(4))"
+    peer = pool.hosts["n1"]
+    assert "SSH-" in (await peer.run([peer.python, "-S", "-c", script])).stdout
+
+
+async def test_a_crash_says_no_goodbye_to_peers(pool):
+    """A dead machine sends no FIN: the connection stays open at the other end, and silent."""
+    host, peer = pool.hosts["n3"], pool.hosts["n1"]
+    serve = "import socket; s=socket.create_server(('', 7000)); open('/tmp/up','w'); c,_=s.accept(); c.recv(1)"
+    await start_detached(host, [host.python, "-S", "-c", serve], environment={}, directory="/tmp", log="/tmp/log")
+    await host.run(["sh", "-c", "until [ -e /tmp/up ]; do sleep 0.02; done"])
+    client = (
+        f"import socket; s=socket.create_connection(({host.address!r}, 7000)); s.settimeout(0.5)\n"
+        "open('/tmp/connected','w')\n"
+        "try: print('closed', s.recv(1))\n"
+        "except TimeoutError: print('silent')\n"
+    )
+    reading = asyncio.create_task(peer.run([peer.python, "-S", "-c", client], timeout=20.0))
+    await peer.run(["sh", "-c", "until [ -e /tmp/connected ]; do sleep 0.02; done"])
+    await host.crash()
+    assert (await reading).stdout == "silent\n"
+    await host.reboot()
+
+
+async def test_a_reboot_of_a_host_that_is_up_resets_it(pool):
+    host = pool.hosts["n3"]
+    before = (await host.run(["readlink", "/proc/self/ns/pid"])).stdout
+    await host.reboot()
+    assert (await host.run(["readlink", "/proc/self/ns/pid"])).stdout != before
+
+
+async def test_a_broken_connection_is_made_anew(host):
+    await host.run(["true"])
+    host._connection.abort()
+    assert (await host.run(["echo", "again"])).stdout == "again\n"
+
+
+# -- sockets, other libraries ----------------------------------------------------------------------------------------
+
+
+async def test_sockets_from_any_thread_reach_the_hosts(pool):
+    entry = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ())
+    answers = []
+
+    def ask(address: str) -> None:
+        with pool.socket_factory(entry) as made:
+            made.settimeout(10)
+            made.connect((address, 22))
+            answers.append(made.recv(4))
+
+    threads = [threading.Thread(target=ask, args=(host.address,)) for host in pool.hosts.values() for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    assert answers == [b"SSH-"] * 15
+    with pytest.raises(OSError, match="not for hosts"):
+        pool.socket_factory((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", ()))
+
+
+async def test_fabric_and_paramiko_reach_the_same_hosts(pool):
+    def call() -> list[str]:
+        entry = pool.inventory.entry("n2")
+        with ssh.fabric_connection(entry) as connection:
+            said = [connection.run("hostname", hide=True, in_stream=False).stdout.strip()]
+        with ssh.paramiko_client(entry) as client, client.open_sftp() as files:
+            said.append(files.stat("/etc/hostname").__class__.__name__)
+        return said
+
+    assert await asyncio.to_thread(call) == ["n2", "SFTPAttributes"]
+
+
+async def test_a_host_with_another_key_is_refused(pool):
+    entries = pool.inventory
+    impostor = inventory.InventoryEntry(
+        name="n1",
+        address=entries["n2"].address,
+        key=entries["n1"].key,
+        host_key=entries["n1"].host_key,
+        open_socket=pool.socket_factory,
+    )
+    with pytest.raises(HostError, match=r"n1: .*another SSH host key"):
+        await ssh.connect(impostor)
+    with pytest.raises(HostError, match="n1"):
+        await asyncio.to_thread(ssh.paramiko_client, impostor)
+
+
+# -- processes and deployment ---------------------------------------------------------------------------------------
+
+
+async def test_a_detached_process_lives_on_and_dies_verified(host):
+    run = f"{host.home}/run"
+    script = (
+        'echo "$$ $(cut -d" " -f22 /proc/$$/stat)" > node.pid; echo "$PWD $COLOUR $SSH_CONNECTION"; sleep 1000 & wait'
+    )
+    started = await start_detached(
+        host, ["sh", "-c", script], environment={"COLOUR": "blue"}, directory=run, log=f"{run}/node.log"
+    )
+    await host.run(["sh", "-c", f"until [ -s {run}/node.pid ]; do sleep 0.02; done"])
+    host.abandon()
+    alive = await process_alive(host, f"{run}/node.pid")
+    assert alive == started
+    assert alive.is_alive
+    assert (await host.run(["cat", f"{run}/node.log"])).stdout == f"{run} blue \n"
+    assert (await signal_process(host, f"{run}/node.pid", "STOP")).state == "stopped"
+    killed = await signal_process(host, f"{run}/node.pid", "KILL")
+    assert (killed.state, killed.pid, killed.start) == ("gone", started.pid, started.start)
+    assert (await signal_process(host, f"{run}/node.pid", "KILL")).state == "gone"
+
+
+async def test_the_bundle_is_pushed_once_and_runs(pool):
+    first = await deploy_all(pool.hosts.values())
+    assert [installation.was_present for installation in first.values()] == [False] * 3
+    second = await deploy_all(pool.hosts.values())
+    assert [installation.was_present for installation in second.values()] == [True] * 3
+    host, installation = pool.hosts["n1"], first["n1"]
+    assert installation.directory.startswith(f"{host.home}/bundle/")
+    code = "import raftbed.nodes; print(raftbed.nodes.__file__)"
+    ran = await host.run(["env", f"PYTHONPATH={installation.pythonpath}", *installation.python, "-c", code])
+    assert ran.stdout.strip() == f"{installation.directory}/raftbed/nodes/__init__.py"
+
+
+async def test_a_host_gets_a_wheelhouse_when_it_shares_no_interpreter(pool, tmp_path_factory):
+    cache = tmp_path_factory.getbasetemp() / "wheels"
+    host = pool.hosts["n1"]
+    try:
+        made = (await deploy_all([host], wheelhouse=True, cache=cache))["n1"]
+    except DeployError as error:
+        if "package index" in str(error) or "pip" in str(error):
+            pytest.skip(f"the package index is not reachable: {error}")
+        raise
+    code = "import aiohttp, msgspec, raftbed.nodes; print(aiohttp.__file__); print(msgspec.__file__)"
+    # -S: none of the controller's own packages are in sight.
+    ran = await host.run(["env", f"PYTHONPATH={made.pythonpath}", *made.python, "-S", "-c", code], timeout=30.0)
+    assert all(line.startswith(f"{host.home}/wheels/") for line in ran.stdout.split())
+
+
+# -- life and death of a pool ---------------------------------------------------------------------------------------
+
+
+async def test_two_pools_do_not_touch_each_other_and_leave_nothing(any_mode, tmp_path):
+    mounts = Path("/proc/self/mountinfo").read_text()
+    interfaces = set(os.listdir("/sys/class/net"))
+    first, second = (LocalPool(["n1", "n2"], tmp_path / name / "lab") for name in ("first", "second"))
+    await asyncio.gather(first.start(), second.start())
+    await first.hosts["n1"].put(b"first", "/var/whose")
+    await second.hosts["n1"].put(b"second", "/var/whose")
+    namespaces = await network_namespaces(first) | await network_namespaces(second)
+    assert len(namespaces) == 4
+    await first.close()
+    assert (await second.hosts["n1"].run(["cat", "/var/whose"])).stdout == "second"
+    await second.close()
+    await second.close()
+    assert processes_in(namespaces) == []
+    assert not (tmp_path / "first/lab").exists()
+    assert not (tmp_path / "second/lab").exists()
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert set(os.listdir("/sys/class/net")) - interfaces == set()
+    assert not [lab for lab in list_labs(live=True) if tmp_path in lab.directory.parents]
+    with pytest.raises(OSError) as failure:
+        first.socket_factory((socket.AF_INET, socket.SOCK_STREAM, 0, "", ()))
+    assert failure.value.errno == errno.ENETDOWN
+
+
+async def test_files_are_private(any_mode, tmp_path):
+    pool = LocalPool(["n1"], tmp_path / "lab")
+    await pool.start()
+    assert (tmp_path / "lab").stat().st_mode & 0o777 == 0o700
+    for name in ("key", "lab.json", "inventory.json", "lab.log"):
+        assert (tmp_path / "lab" / name).stat().st_mode & 0o777 == 0o600
+    await pool.close()
+
+
+async def test_a_long_path_is_no_obstacle(any_mode, tmp_path):
+    directory = tmp_path / ("d" * 100) / ("e" * 100) / "lab with spaces"
+    pool = make_pool("local", ["n1"], directory)
+    await pool.start()
+    await pool.hosts["n1"].run(["true"])
+    await pool.close(keep=True)
+    (lab,) = [lab for lab in list_labs() if lab.directory == directory]
+    remove_lab(lab)
+    assert not directory.exists()
+
+
+async def test_a_directory_in_use_is_refused_and_left_alone(any_mode, tmp_path):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab/precious").write_text("x")
+    pool = LocalPool(["n1"], tmp_path / "lab")
+    with pytest.raises(HostError, match="not empty"):
+        await pool.start()
+    assert (tmp_path / "lab/precious").exists()
+
+
+async def test_a_failed_start_leaves_nothing(any_mode, tmp_path, monkeypatch):
+    pool = LocalPool(["n1", "n2"], tmp_path / "lab", server="openssh")
+    monkeypatch.setattr(
+        "raftbed.hosts.local.find_program", lambda name: find_program(name) if name != "sshd" else "/bin/false"
+    )
+    monkeypatch.setattr("raftbed.hosts.local.LAB_TIMEOUT", 0.5)
+    with pytest.raises(HostError, match=r"n[12]: "):
+        await pool.start()
+    assert not (tmp_path / "lab").exists()
+
+
+async def test_kept_hosts_stay_and_are_found_and_removed(any_mode, tmp_path):
+    pool = LocalPool(["n1", "n2"], tmp_path / "lab")
+    await pool.start()
+    namespaces = await network_namespaces(pool)
+    await pool.close(keep=True)
+    assert sweep() == [] or (tmp_path / "lab").exists()
+    (lab,) = [lab for lab in list_labs() if lab.directory == tmp_path / "lab"]
+    assert (lab.state, lab.hosts) == ("kept", ("n1", "n2"))
+    assert processes_in(namespaces) != []
+    remove_lab(lab)
+    assert processes_in(namespaces) == []
+    assert not (tmp_path / "lab").exists()
+
+
+CONTROLLER = """
+import asyncio, sys
+from pathlib import Path
+from raftbed.hosts.local import LocalPool
+
+async def main():
+    pool = LocalPool(["n1", "n2"], Path(sys.argv[1]))
+    await pool.start()
+    for host in pool.hosts.values():
+        print((await host.run(["readlink", "/proc/self/ns/net"])).stdout, end="", flush=True)
+    print("up", flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+@contextlib.contextmanager
+def controller_in_a_process(directory: Path) -> Iterator[tuple[subprocess.Popen[str], set[str]]]:
+    """A controller with two hosts in `directory`, and the hosts' network namespaces."""
+    process = subprocess.Popen([sys.executable, "-c", CONTROLLER, str(directory)], stdout=subprocess.PIPE, text=True)
+    try:
+        namespaces = set()
+        for line in process.stdout:
+            if line == "up\n":
+                break
+            namespaces.add(line.strip())
+        assert len(namespaces) == 2
+        yield process, namespaces
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+async def test_the_lab_dies_with_a_controller_that_was_killed(any_mode, tmp_path):
+    with controller_in_a_process(tmp_path / "lab") as (controller, namespaces):
+        (lab,) = [lab for lab in list_labs(live=True) if lab.directory == tmp_path / "lab"]
+        assert lab.state == "live"
+        with pytest.raises(HostError, match="run under way"):
+            remove_lab(lab)
+        assert processes_in(namespaces) != []
+        controller.kill()
+        controller.wait()
+        until(lambda: not processes_in(namespaces), "the hosts' processes are gone")
+        until(lambda: not (tmp_path / "lab").exists(), "the lab's files are gone")
+    assert not [lab for lab in list_labs(live=True) if lab.directory == tmp_path / "lab"]
+
+
+async def test_sweep_removes_what_a_dead_controller_and_lab_left_and_spares_the_living(any_mode, tmp_path):
+    living = LocalPool(["n1"], tmp_path / "living")
+    await living.start()
+    with controller_in_a_process(tmp_path / "dead") as (controller, namespaces):
+        # The lab first, so that it cannot tidy up; its hosts go with it.
+        os.kill(json.loads((tmp_path / "dead/lab.json").read_text())["holder"], signal.SIGKILL)
+        until(lambda: not processes_in(namespaces), "the hosts' processes are gone")
+        controller.kill()
+        controller.wait()
+    assert (tmp_path / "dead/hosts/n1/disk").is_dir()
+    assert labs.lab_info(tmp_path / "dead").state == "orphaned"
+    assert any("dead" in name for name in sweep())
+    assert not (tmp_path / "dead").exists()
+    assert (await living.hosts["n1"].run(["echo", "alive"])).stdout == "alive\n"
+    await living.close()
+
+
+async def test_leftovers_from_before_a_reboot_of_the_machine_are_found_in_the_store(tmp_path):
+    lab = tmp_path / "store/partition-test/20260101T000000.000/lab"
+    lab.mkdir(parents=True)
+    record = {**labs.controller_record(), "boot": "another", "kept": True, "holder": os.getpid(), "holder_start": 1}
+    record["lab"] = {"hosts": [{"name": "n1"}]}
+    (lab / "lab.json").write_text(json.dumps(record))
+    assert [found.state for found in list_labs(tmp_path / "store") if found.directory == lab] == ["orphaned"]
+    sweep(tmp_path / "store")
+    assert not lab.exists()
