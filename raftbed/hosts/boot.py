@@ -38,7 +38,7 @@ def run_ip(commands: Sequence[str]) -> None:
     Raises:
         LabError: with what ip said.
     """
-    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{SEARCH_PATH}", "LC_ALL": "C"}
+    environment = {**os.environ, "PATH": f"{SEARCH_PATH}:{os.environ.get('PATH', '')}", "LC_ALL": "C"}
     batch = "".join(f"{command}\n" for command in commands)
     done = subprocess.run(
         ["ip", "-batch", "-"], input=batch, capture_output=True, text=True, env=environment, timeout=20, check=False

@@ -38,7 +38,7 @@ HOME: Final = "/var/lib/raftbed"
 _PREFIX: Final = 16
 _GATEWAY: Final = "10.0.255.254"
 _MOST_HOSTS: Final = 1000
-_LAB_TIMEOUT: Final = 30.0
+LAB_TIMEOUT: Final = 30.0
 _SOCKET_TIMEOUT: Final = 10.0
 _MESSAGE_LIMIT: Final = 1 << 18
 
@@ -123,7 +123,7 @@ class LabConnection:
         readable = asyncio.Event()
         loop.add_reader(self._channel.fileno(), readable.set)
         try:
-            async with asyncio.timeout(_LAB_TIMEOUT):
+            async with asyncio.timeout(LAB_TIMEOUT):
                 while True:
                     await readable.wait()
                     readable.clear()
@@ -134,7 +134,7 @@ class LabConnection:
                     for descriptor in descriptors:  # the answer to a request whose caller was cancelled
                         os.close(descriptor)
         except TimeoutError as error:
-            raise HostError(f"the lab of the local hosts did not answer within {_LAB_TIMEOUT:.0f} s.") from error
+            raise HostError(f"the lab of the local hosts did not answer within {LAB_TIMEOUT:.0f} s.") from error
         except OSError as error:
             raise HostError(f"the lab of the local hosts is gone ({error}).") from error
         finally:
@@ -302,7 +302,7 @@ class LocalPool:
 
     async def _first_contact(self, host: LocalHost) -> None:
         try:
-            await host.connect(timeout=_LAB_TIMEOUT, booting=True)
+            await host.connect(timeout=LAB_TIMEOUT, booting=True)
         except HostError as error:
             log = self._directory / "hosts" / host.name / "ssh.log"
             said = log.read_text(errors="replace").strip()[-500:] if log.exists() else ""

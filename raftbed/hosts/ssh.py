@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import shlex
 import socket
@@ -288,14 +289,18 @@ class SSHHost:
     async def _session(
         self, command: str, timeout: float, *, shown: str = ""
     ) -> AsyncIterator[asyncssh.SSHClientProcess[bytes]]:
-        """A command under way, ended when `timeout` seconds are over or the caller is cancelled."""
+        """A command under way, ended when `timeout` seconds are over or the caller is cancelled.
+
+        The host's own timeout(1) ends it a little later at most, because OpenSSH delivers no signals to commands of
+        root, and because a connection that is lost delivers none at all.
+        """
         import asyncssh
 
         process: asyncssh.SSHClientProcess[bytes] | None = None
         ended = False
         try:
             async with asyncio.timeout(timeout), self._sessions:
-                process = await self._open(command)
+                process = await self._open(f"exec timeout -s KILL {math.ceil(timeout) + 1} {command}")
                 yield process
                 ended = True
         except TimeoutError as error:
