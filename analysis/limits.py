@@ -35,6 +35,7 @@ Send = Callable[[Any], None]
 
 _POLL: Final = 0.05
 _GRACE: Final = 1.0
+_END_WITHIN: Final = 10.0
 _MEMORY_SLACK: Final = 1.1
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -122,7 +123,7 @@ class _Parent:
             if self._connection.poll(0 if hit else _POLL):
                 try:
                     kind, value = self._connection.recv()
-                except (EOFError, pickle.UnpicklingError):
+                except (EOFError, OSError, pickle.UnpicklingError):  # cut off, maybe in the middle
                     return self._died(hit)
                 if kind == "sent":
                     if self._receive is not None:
@@ -140,7 +141,7 @@ class _Parent:
         return None
 
     def _died(self, hit: Limit | None) -> Limited:
-        self._child.join(_GRACE)
+        self._child.join(_END_WITHIN)
         status = self._child.exitcode
         if hit is not None:
             return Limited(None, hit)

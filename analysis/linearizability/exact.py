@@ -32,6 +32,8 @@ _STAGES: Final = (
     _Stage("exact", 1.0),
 )
 
+_EXPLANATION_SECONDS: Final = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -122,5 +124,16 @@ def _search(operations: list[Operation], initial: Any, budget: Budget, *, relax:
         if found and stage.mode != "relaxed":
             return Outcome("valid", stage.mode)
         if not found and (search.complete or stage.mode == "relaxed"):
-            return Outcome("invalid", stage.mode, stuck=search.stuck)
+            stuck = None if relax else _stuck_without_looking_ahead(operations, initial, budget)
+            return Outcome("invalid", stage.mode, stuck=stuck or search.stuck)
     raise AssertionError("the exact search decides or runs out of its budget")
+
+
+def _stuck_without_looking_ahead(operations: list[Operation], initial: Any, budget: Budget) -> Stuck | None:
+    """Where a history that is known to be invalid shows it; None when that takes too long to find out."""
+    search = Search(operations, initial, budget.part(_EXPLANATION_SECONDS), look_ahead=False)
+    try:
+        search.run()
+    except OutOfBudgetError:
+        return None
+    return search.stuck

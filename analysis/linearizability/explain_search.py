@@ -81,10 +81,11 @@ def _stale(operation: Operation, between: Operation, last: Operation | None, can
         witness.add(between, f"began after {value} had been written, and returned before {phrase(operation)} began")
         which = "only" if candidates == 1 else f"last of {candidates}"
         witness.add(last, f"the {which} to write {value} by then, and it had returned before {phrase(between)} began")
+        all_of_them = "both" if candidates == 2 else f"all {candidates}"
         why = (
             f"only {phrase(last)} can have written {value}, and it had returned before that one began"
             if candidates == 1
-            else f"all {candidates} operations that wrote {value} had returned before that one began"
+            else f"{all_of_them} operations that wrote {value} had returned before that one began"
         )
     witness.sentence = f"{claim(operation)}, although {phrase(between)} had returned before this {this} began; {why}."
     return witness.finish()
@@ -102,7 +103,7 @@ def stuck_witness(stuck: Stuck) -> Witness:
         )
     held = [_show_token(value) for value in stuck.values if value != UNOBSERVED]
     if UNOBSERVED in stuck.values:
-        held.append("a value that nobody observed")
+        held.append("something that nobody observed")
     many = len(concurrent)
     rest = "" if not many else f", whatever the {many} operations do that were open then" if many > 1 else (
         f", whatever {phrase(concurrent[0])} does, which was open then"

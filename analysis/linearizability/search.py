@@ -105,6 +105,8 @@ class Search:
         width: how many configurations a beam keeps, about.
         depth: from how many configurations a beam goes on, when it looks for the place of one operation in one
             configuration; those reached by few operations come first.
+        look_ahead: give up a string at once that cannot become what a later read returns. This saves much, but then
+            `stuck` may name an operation before that read.
 
     Attributes:
         stuck: after `run` returned False: where.
@@ -120,6 +122,7 @@ class Search:
         mode: Mode = "exact",
         width: int = 0,
         depth: int = 0,
+        look_ahead: bool = True,
     ) -> None:
         self._operations = operations
         self._budget = budget
@@ -127,7 +130,7 @@ class Search:
         self._width = width if mode == "beam" else 0
         self._depth = depth if mode == "beam" else sys.maxsize
         self._appending = any(operation.kind == "append" for operation in operations)
-        self._targets = _Targets(operations) if self._appending else None
+        self._targets = _Targets(operations) if self._appending and look_ahead else None
         self._setters: dict[Any, _Class] = {}
         self._transformers: dict[Any, dict[Any, _Class]] = {}
         self._reads: dict[Any, int] = {}

@@ -23,10 +23,14 @@ def double(send: Send, number: int) -> int:
     return 2 * number
 
 
-def never_ends(send: Send) -> None:
-    send("began")
+def stays() -> None:
     while True:
         time.sleep(0.01)
+
+
+def never_ends(send: Send) -> None:
+    send("began")
+    stays()
 
 
 def burns(send: Send) -> None:
@@ -116,7 +120,7 @@ def test_no_process_is_left_when_the_parent_is_interrupted() -> None:
 
 def tell_pid_and_stay(send: Send) -> None:
     send(os.getpid())
-    never_ends(send)
+    stays()
 
 
 def decides_two_of_three_keys(validity: str) -> Any:
@@ -127,7 +131,7 @@ def decides_two_of_three_keys(validity: str) -> Any:
         send([Progress("started", counts, "register"), Progress("decided", counts, "register", "a", first)])
         second = {**first, "validity": "valid"}
         send([Progress("decided", counts, "register", "b", second), Progress("searching", counts, "register", "c")])
-        never_ends(send)
+        stays()
 
     return child
 

@@ -112,5 +112,5 @@ def test_faults_alone_have_no_model() -> None:
 
 
 def test_a_model_that_does_not_exist() -> None:
-    with pytest.raises(UsageError, match="no model 'stack'.*kv-append"):
+    with pytest.raises(UsageError, match=r"no model 'stack'.*kv-append"):
         check([], "stack")
