@@ -71,6 +71,19 @@ def simplified(operations: Iterable[Operation]) -> list[Operation]:
     return [op if op.kind == "read" or op.new in observed else op._replace(new=UNOBSERVED) for op in kept]
 
 
+def simplified_strings(operations: Iterable[Operation]) -> list[Operation]:
+    """The operations on a string without pending ones that no read shows, neither at its beginning nor inside."""
+    kept = list(operations)
+    shown = {op.old for op in kept if op.kind == "read"}
+    return [
+        op
+        for op in kept
+        if not op.pending
+        or (op.kind == "append" and any(op.new in value for value in shown))
+        or (op.kind == "write" and any(value.startswith(op.new) for value in shown))
+    ]
+
+
 def _phantoms(operations: list[Operation]) -> tuple[Operation, ...]:
     """Acknowledged observers of a register's value that nobody can have written when they returned."""
     written: dict[Any, int] = {None: -1}
@@ -95,7 +108,9 @@ def decide(history: KeyHistory, model: str, budget: Budget) -> Outcome:
     operations = history.operations
     initial = initial_value(model)
     appending = model == "kv-append"
-    if not appending:
+    if appending:
+        operations = simplified_strings(operations)
+    else:
         phantoms = _phantoms(operations)
         if phantoms:
             return Outcome("invalid", "search", phantoms=phantoms)

@@ -37,6 +37,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final, Literal
 
 from raftbed.analysis.linearizability.budget import Budget
@@ -351,19 +352,20 @@ class _Targets:
 
     def __init__(self, operations: list[Operation]) -> None:
         reads = sorted((op for op in operations if op.kind == "read"), key=lambda op: op.call)
-        puts = sorted(op.call for op in operations if op.kind == "write")
-        put_ends = [op.end for op in operations if op.kind == "write"]
         self._calls = [op.call for op in reads]
         self._next: list[Operation | None] = [None] * (len(reads) + 1)
         for number in range(len(reads) - 1, -1, -1):
             later = self._next[number + 1]
             self._next[number] = reads[number] if later is None or reads[number].end < later.end else later
-        self._puts = puts
-        self._last_put_end = max(put_ends, default=-1)
+        puts = sorted((op.call, op.end) for op in operations if op.kind == "write")
+        self._put_calls = [call for call, _end in puts]
+        self._latest_put_end = list(accumulate((end for _call, end in puts), max, initial=-1))
 
     def possible(self, value: str, now: int) -> bool:
         """Whether, of the reads that begin after now, the one that returns first can still return what it did."""
         read = self._next[bisect_right(self._calls, now)]
-        if read is None or self._last_put_end >= now:
-            return True  # nothing to compare with, or a put may begin the string anew
+        if read is None:
+            return True
+        if self._latest_put_end[bisect_right(self._put_calls, read.end)] >= now:
+            return True  # a put is open, or begins before the read returns: it may begin the string anew
         return bool(read.old.startswith(value))

@@ -15,7 +15,7 @@ from linearizability_reference import RandomHistory, linearizable, random_histor
 
 from raftbed.analysis.linearizability import check, infer_model
 from raftbed.analysis.linearizability.budget import Budget
-from raftbed.analysis.linearizability.exact import decide, initial_value, simplified
+from raftbed.analysis.linearizability.exact import decide, initial_value, simplified, simplified_strings
 from raftbed.analysis.linearizability.operations import KeyHistory, split
 from raftbed.analysis.linearizability.search import Search
 from raftbed.analysis.linearizability.unique import analyse
@@ -28,7 +28,7 @@ def answers(history: KeyHistory, model: str) -> dict[str, str]:
     if model != "kv-append" and (verdict := analyse(history).verdict) != "not-unique":
         found["unique"] = verdict
     found["decide"] = decide(history, model, Budget()).validity
-    operations = history.operations if model == "kv-append" else simplified(history.operations)
+    operations = (simplified_strings if model == "kv-append" else simplified)(history.operations)
     start = initial_value(model)
     found["exact"] = "valid" if Search(operations, start, Budget()).run() else "invalid"
     for width, depth in ((1, 2), (2, 100)):
