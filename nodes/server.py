@@ -33,8 +33,9 @@ from raftbed.nodes.state_machine import KeyValueStateMachine, Result
 CLUSTER_HEADER = "X-Raftbed-Cluster"
 TIMEOUT_HEADER = "X-Raftbed-Timeout"
 MAX_CLIENT_BODY = 1 << 20
-MAX_PEER_BODY = 256 << 20
+MAX_PEER_BODY = 64 << 20
 MAX_KEY = 1024
+MAX_DEPTH = 64
 _DEFAULT_TIMEOUT = 5.0
 _log = logging.getLogger("raftbed.nodes")
 _T = TypeVar("_T")
@@ -107,7 +108,7 @@ class PeerNetwork:
                 f"http://{address}/raft/{method}", data=self._encoder.encode(rpc), headers=self._headers
             ) as response:
                 body = await response.read()
-        except (OSError, TimeoutError, asyncio.CancelledError, Exception) as error:
+        except (Exception, asyncio.CancelledError) as error:  # cancelled: whoever asked did not wait any longer
             self._note(target, False, error)
             raise
         self._note(target, response.status == 200, None)
@@ -116,12 +117,12 @@ class PeerNetwork:
         return body
 
     def _note(self, target: NodeId, reachable: bool, error: BaseException | None) -> None:
-        if self._reachable.get(target) is not reachable:
+        if self._reachable.get(target) is not reachable and not self._session.closed:
             self._reachable[target] = reachable
             if reachable:
                 _log.info("peer %s is reachable", target)
             else:
-                _log.warning("peer %s is unreachable: %s", target, type(error).__name__ if error else "refused")
+                _log.warning("peer %s is unreachable: %s", target, _reason(error))
 
 
 class Server:
@@ -177,6 +178,8 @@ class Server:
 
     async def _append_entries(self, request: web.Request) -> web.Response:
         rpc = await self._peer_message(request, self._append)
+        if not rpc.is_well_formed():
+            raise problems.bad_request("Not a Raft message: its entries have a gap, or terms that cannot be.")
         return self._peer_answer(await self._raft.append_entries(rpc))
 
     async def _take_vote(self, request: web.Request) -> web.Response:
@@ -213,11 +216,14 @@ class Server:
     async def _put(self, request: web.Request) -> web.Response:
         key = _key(request)
         body = await _body(request, PutBody)
+        _check_value("value", body.value)
         return await self._write(request, key, {"op": "put", "key": key, "value": body.value}, body)
 
     async def _cas(self, request: web.Request) -> web.Response:
         key = _key(request)
         body = await _body(request, CasBody)
+        _check_value("old", body.old)
+        _check_value("new", body.new)
         return await self._write(request, key, {"op": "cas", "key": key, "old": body.old, "new": body.new}, body)
 
     async def _write(
@@ -346,6 +352,14 @@ def _json(answer: Any, *, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(answer), status=status, content_type="application/json")
 
 
+def _reason(error: BaseException | None) -> str:
+    if error is None:
+        return "it refused"
+    if isinstance(error, (TimeoutError, asyncio.CancelledError)):
+        return "no answer in time"
+    return str(error) or type(error).__name__
+
+
 def _key(request: web.Request) -> str:
     key = request.match_info["key"]
     if len(key) > MAX_KEY:
@@ -376,6 +390,17 @@ async def _body(request: web.Request, kind: type[_T]) -> _T:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise problems.bad_request(f"The body is not as it should be: {error}.") from error
+
+
+def _check_value(name: str, value: Any, depth: int = 1) -> None:
+    """Refuse what the log could not carry, before it gets there."""
+    if isinstance(value, (list, dict)):
+        if depth > MAX_DEPTH:
+            raise problems.bad_request(f"{name}: is nested deeper than {MAX_DEPTH} levels.")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_value(name, item, depth + 1)
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        raise problems.bad_request(f"{name}: holds a whole number beyond 64 bits; write it as a string.")
 
 
 def _session(body: PutBody | CasBody) -> dict[str, Any]:

@@ -2,40 +2,63 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from raftbed.nodes.raft import Trace
+
 TRACE_SCHEMA = "raftbed.trace/1"
 
 
 class TraceFile:
-    """Appends records to a file; several a write, and handed to the kernel before anything else happens.
+    """Appends records to a file: one write for each round of the node's loop, before anything of that round leaves.
+
+    A trace that cannot be written (a full disk, say) is given up with one line in the log: it makes checks weaker, and
+    is no reason to stop a node.
 
     Parameters:
         path: the file; opened to append, so that a restarted node goes on in it.
         node: id of the node, in every record.
         clock: nanoseconds, monotonic; of the host, not of the controller.
+
+    Raises:
+        OSError: the file cannot be opened.
     """
 
     def __init__(self, path: Path, node: str, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._node = node
         self._clock = clock
         self._encode = msgspec.json.Encoder().encode
-        self._write({"schema": TRACE_SCHEMA, "time": clock(), "node": node, "event": "process", "pid": os.getpid()})
+        self._failed = False
+        process = {"schema": TRACE_SCHEMA, "pid": os.getpid(), "wall_time": time.time()}
+        size = os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            self._write(b"\n")  # a kill tore the last line: what follows is a line of its own
+        self._write(self._line("process", process))
 
-    def __call__(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Append one record."""
-        self._write({"time": self._clock(), "node": self._node, "event": event, **fields})
-
-    def _write(self, record: Mapping[str, Any]) -> None:
-        os.write(self._fd, self._encode(record) + b"\n")
+    def __call__(self, traces: Sequence[Trace]) -> None:
+        """Append a record for each."""
+        self._write(b"".join([self._line(trace.event, trace.fields) for trace in traces]))
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
+
+    def _line(self, event: str, fields: Mapping[str, Any]) -> bytes:
+        return self._encode({"time": self._clock(), "node": self._node, "event": event, **fields}) + b"\n"
+
+    def _write(self, lines: bytes) -> None:
+        if self._failed:
+            return
+        try:
+            os.write(self._fd, lines)
+        except OSError as error:
+            self._failed = True
+            logging.getLogger("raftbed.nodes").warning("the trace is given up: %s", error.strerror)

@@ -17,6 +17,7 @@ from raftbed.nodes.raft.errors import (
     InitializeError,
     InitializeNotAllowed,
     LeadershipLost,
+    LogContradiction,
     Overloaded,
     RaftError,
     RaftNetworkError,
@@ -25,6 +26,7 @@ from raftbed.nodes.raft.errors import (
     ShuttingDown,
     WriteForwardToLeader,
 )
+from raftbed.nodes.raft.events import Trace
 from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage, StoredState
 from raftbed.nodes.raft.messages import (
     AppendEntriesRequest,
@@ -40,8 +42,8 @@ from raftbed.nodes.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from raftbed.nodes.raft.metrics import MetricsWatch, RaftMetrics
-from raftbed.nodes.raft.state import State
+from raftbed.nodes.raft.metrics import MetricsWatch
+from raftbed.nodes.raft.state import RaftMetrics, State
 
 __all__ = [
     "AppendEntriesRequest",
@@ -59,6 +61,7 @@ __all__ = [
     "InitializeError",
     "InitializeNotAllowed",
     "LeadershipLost",
+    "LogContradiction",
     "MembershipConfig",
     "MetricsWatch",
     "NodeId",
@@ -75,6 +78,7 @@ __all__ = [
     "ShuttingDown",
     "State",
     "StoredState",
+    "Trace",
     "Tracer",
     "VoteRequest",
     "VoteResponse",

@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, TypeVar
+
+import msgspec
 
 from raftbed.nodes.raft.config import MILLISECOND, Config
 from raftbed.nodes.raft.core import Core
@@ -37,6 +39,7 @@ from raftbed.nodes.raft.events import (
     Received,
     Respond,
     Send,
+    Trace,
 )
 from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage
 from raftbed.nodes.raft.messages import (
@@ -46,10 +49,11 @@ from raftbed.nodes.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from raftbed.nodes.raft.metrics import MetricsWatch, RaftMetrics
-from raftbed.nodes.raft.state import State
+from raftbed.nodes.raft.metrics import MetricsWatch
+from raftbed.nodes.raft.state import RaftMetrics, State
 
-Tracer = Callable[[str, Mapping[str, Any]], None]
+Tracer = Callable[[Sequence[Trace]], None]
+"""Takes what happened in a round of the loop, in order, before anything of that round leaves the node."""
 _T = TypeVar("_T")
 
 
@@ -99,11 +103,12 @@ class Raft:
         self._clock = clock
         self._random = random or Random()
         self._tracer = tracer
+        self._encode = msgspec.msgpack.Encoder().encode
         self._loop = asyncio.get_running_loop()
         self._inbox: list[Event] = []
         self._wakeup: asyncio.Future[None] | None = None
         self._closing = False
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
         self._waiting: set[asyncio.Future[Any]] = set()
         self._calls: set[asyncio.Task[None]] = set()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix=f"raft-storage-{id}")
@@ -154,14 +159,16 @@ class Raft:
         await self._ask(lambda token: ClientRead(token))
 
     async def client_write(self, data: Any) -> ClientWriteResponse:
-        """Append, commit and apply `data`; returns what the state machine answered.
+        """Append, commit and apply `data`, which msgpack can carry; returns what the state machine answered.
 
         Raises:
+            TypeError, OverflowError: `data` is nothing that msgpack can carry.
             WriteForwardToLeader: this node does not lead; the write was not appended, and carries the payload back.
             Overloaded: too much is uncommitted; the write was not appended.
             LeadershipLost: nobody knows what becomes of the write.
             ShuttingDown: the node is; where it was not before the call, nobody knows either.
         """
+        self._encode(data)  # here, where it hurts only the caller
         response = await self._ask(lambda token: ClientWrite(token, data))
         assert isinstance(response, ClientWriteResponse)
         return response
@@ -194,10 +201,11 @@ class Raft:
 
         Raises:
             RaftStorageError: its storage failed.
+            LogContradiction: a leader contradicted what is committed.
         """
         await asyncio.shield(self._task)
         if self._failure is not None:
-            raise RaftStorageError(f"the node shut down: {self._failure}") from self._failure
+            raise self._failure
 
     @property
     def closing(self) -> bool:
@@ -231,7 +239,7 @@ class Raft:
     async def _run(self) -> None:
         core: Core | None = None
         try:
-            stored = await self._loop.run_in_executor(self._disk, self._storage.get_initial_state)
+            stored = await self._on_disk(self._storage.get_initial_state)
             core = Core(
                 self.id,
                 self.config,
@@ -250,7 +258,7 @@ class Raft:
                     core.step(event, now)
                 core.tick(now)  # after what came in: a heartbeat that waited here is no reason to stand for election
                 await self._work(core)
-        except Exception as error:  # the storage's, or a contradiction in the log: either way this node is done
+        except Exception as error:  # whatever it is, this node cannot go on; `wait_closed` tells
             self._failure = error
         finally:
             await self._close(core)
@@ -277,9 +285,7 @@ class Raft:
                 self._send(message)
             if ready.persist is not None:
                 persist = ready.persist
-                await self._loop.run_in_executor(
-                    self._disk, self._storage.persist, persist.hard_state, persist.truncate_from, persist.entries
-                )
+                await self._on_disk(self._storage.persist, persist.hard_state, persist.truncate_from, persist.entries)
                 core.step(Durable(), self._clock())
             for effect in ready.effects:
                 if isinstance(effect, Respond):
@@ -288,10 +294,19 @@ class Raft:
                     self._send(effect)
                 else:
                     self._apply(effect)
-        self._watch.publish(RaftMetrics(**{**core.status(), "state": core.state}))
+            self._watch.publish(core.metrics())
+
+    async def _on_disk(self, call: Callable[..., _T], *arguments: Any) -> _T:
+        try:
+            return await self._loop.run_in_executor(self._disk, call, *arguments)
+        except Exception as error:
+            raise RaftStorageError(str(error)) from error
 
     def _apply(self, effect: Apply) -> None:
-        answers = self._storage.apply_to_state_machine(effect.entries)
+        try:
+            answers = self._storage.apply_to_state_machine(effect.entries)
+        except Exception as error:
+            raise RaftStorageError(f"the state machine failed: {type(error).__name__}: {error}") from error
         for entry, answer in zip(effect.entries, answers, strict=True):
             token = effect.tokens.get(entry.index)
             if token is not None:
@@ -313,9 +328,8 @@ class Raft:
         self._push(event)
 
     def _trace(self, ready: Ready) -> None:
-        if self._tracer is not None:
-            for trace in ready.traces:
-                self._tracer(trace.event, trace.fields)
+        if self._tracer is not None and ready.traces:
+            self._tracer(ready.traces)
 
     async def _close(self, core: Core | None) -> None:
         self._closing = True
@@ -326,7 +340,9 @@ class Raft:
             for token in owed:
                 _settle(token, LeadershipLost("the leader shut down before the write was committed"))
             core.change_state(State.SHUTDOWN)
-            self._watch.publish(RaftMetrics(**{**core.status(), "state": State.SHUTDOWN, "current_leader": None}))
+            self._watch.publish(replace(core.metrics(), current_leader=None))
+        else:
+            self._watch.publish(RaftMetrics(self.id, State.SHUTDOWN))
         for token in list(self._waiting):
             _settle(token, ShuttingDown())
         with contextlib.suppress(Exception):  # a storage that failed may fail again here; nothing depends on it

@@ -22,8 +22,10 @@ class Config:
         election_timeout_max: see there.
         heartbeat_interval: a leader lets each peer hear from it at least this often.
         max_payload_entries: entries in one AppendEntries at most.
+        max_payload_bytes: bytes of entries in one AppendEntries at most; an entry larger than that goes alone.
         max_inflight_messages: AppendEntries on their way to one peer at most.
         max_uncommitted_entries: beyond so many entries that are not committed, writes are refused as overloaded.
+        max_uncommitted_bytes: likewise, beyond so many bytes of them.
         pre_vote: ask for promises before standing for election (Raft thesis 9.6).
         check_quorum: a leader that has not heard from a quorum for election_timeout_max steps down.
         read_mode: "read-index": each round of reads is confirmed by a quorum (Raft thesis 6.4).
@@ -37,8 +39,10 @@ class Config:
     election_timeout_max: int = 300
     heartbeat_interval: int = 50
     max_payload_entries: int = 300
+    max_payload_bytes: int = 1 << 20
     max_inflight_messages: int = 4
     max_uncommitted_entries: int = 20_000
+    max_uncommitted_bytes: int = 64 << 20
     pre_vote: bool = True
     check_quorum: bool = True
     read_mode: Literal["read-index"] = "read-index"

@@ -136,10 +136,16 @@ class Core(Reads, Replication, Elections):
         leadership = self.leadership
         if leadership is None:
             self.respond(token, WriteForwardToLeader(data, self.leader_id))
-        elif self.log.last_index - self.commit_index >= self.config.max_uncommitted_entries:
+        elif self.is_overloaded():
             self.respond(token, Overloaded(f"{self.log.last_index - self.commit_index} entries are not committed yet"))
         else:
             leadership.writes[self.append_as_leader(Normal(data))] = token
+
+    def is_overloaded(self) -> bool:
+        """More is uncommitted than this leader wants to hold."""
+        entries = self.log.last_index - self.commit_index
+        size = self.log.bytes_through(self.log.last_index) - self.log.bytes_through(self.commit_index)
+        return entries >= self.config.max_uncommitted_entries or size >= self.config.max_uncommitted_bytes
 
     def initialize(self, token: Token, members: tuple[NodeId, ...]) -> None:
         """Make a pristine node a member of a new cluster; race-free when every member does so."""

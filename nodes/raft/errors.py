@@ -5,6 +5,7 @@
     ConfigError                          a configuration contradicts itself
     RaftError                            the node cannot do anything for anyone
     ├── RaftStorageError                 its storage failed; the node shuts down
+    ├── LogContradiction                 a leader contradicts what is committed; the node shuts down
     ├── RaftNetworkError                 a peer could not be reached
     └── ShuttingDown                     it is being, or has been, shut down
     ClientReadError
@@ -32,6 +33,10 @@ class RaftError(Exception):
 
 class RaftStorageError(RaftError):
     """The node's storage failed; the node shuts down."""
+
+
+class LogContradiction(RaftError):
+    """A leader contradicts an entry that is committed: some node lost what it had promised to keep."""
 
 
 class RaftNetworkError(RaftError):

@@ -1,7 +1,8 @@
-"""The replicated log in memory: entries, their terms, a hash of every prefix, and the memberships among them."""
+"""The replicated log in memory: entries, their sizes, a hash of every prefix, and the memberships among them."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -23,6 +24,7 @@ class Log:
     def __init__(self, entries: Sequence[Entry] = ()) -> None:
         self._entries: list[Entry] = []
         self._hashes: list[bytes] = []
+        self._ends: list[int] = []  # bytes of all entries up to and with this one, encoded
         self._memberships: list[tuple[int, MembershipConfig]] = []
         for entry in entries:
             self.append(entry)
@@ -51,6 +53,15 @@ class Log:
         """Entries start <= index < stop, as far as there are any."""
         return tuple(self._entries[start - 1 : stop - 1])
 
+    def batch(self, start: int, count: int, size: int) -> tuple[Entry, ...]:
+        """Entries from `start` on: at most `count` and at most `size` bytes of them, but one if there is any."""
+        stop = bisect_right(self._ends, self.bytes_through(start - 1) + size, lo=start - 1)
+        return self.slice(start, min(start + count, max(stop, start) + 1))
+
+    def bytes_through(self, index: int) -> int:
+        """Encoded size of all entries up to and with `index`."""
+        return self._ends[index - 1] if index else 0
+
     def prefix_hash(self, index: int) -> str:
         """A hash of all entries up to and with `index`: equal on two nodes exactly when their prefixes are equal."""
         return self._hashes[index - 1].hex() if index else EMPTY_HASH.hex()
@@ -59,7 +70,9 @@ class Log:
         """Append the next entry."""
         assert entry.index == self.last_index + 1, "a log has no gaps"
         before = self._hashes[-1] if self._hashes else EMPTY_HASH
-        self._hashes.append(blake2b(_ENCODER.encode(entry), key=before, digest_size=8).digest())
+        encoded = _ENCODER.encode(entry)
+        self._hashes.append(blake2b(encoded, key=before, digest_size=8).digest())
+        self._ends.append(self.bytes_through(self.last_index) + len(encoded))
         self._entries.append(entry)
         if isinstance(entry.payload, ConfigChange):
             self._memberships.append((entry.index, entry.payload.membership))
@@ -68,6 +81,7 @@ class Log:
         """Forget all entries from `start` on; memberships among them are no longer in force."""
         del self._entries[start - 1 :]
         del self._hashes[start - 1 :]
+        del self._ends[start - 1 :]
         while self._memberships and self._memberships[-1][0] >= start:
             self._memberships.pop()
 

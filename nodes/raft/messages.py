@@ -101,6 +101,15 @@ class AppendEntriesRequest(msgspec.Struct, frozen=True, array_like=True):
     entries: tuple[Entry, ...]
     leader_commit: int
 
+    def is_well_formed(self) -> bool:
+        """Its entries follow `prev_log_index` without a gap, and no term is older than the one before, or too new."""
+        before, term = self.prev_log_index, self.prev_log_term
+        for entry in self.entries:
+            if entry.index != before + 1 or not term <= entry.term <= self.term:
+                return False
+            before, term = entry.index, entry.term
+        return self.prev_log_index >= 0 and self.leader_commit >= 0
+
 
 class ConflictHint(msgspec.Struct, frozen=True, array_like=True):
     """Where a leader should look for agreement next (Raft paper, end of section 5.3).

@@ -4,35 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from raftbed.nodes.raft.messages import MembershipConfig, NodeId
-from raftbed.nodes.raft.state import State
-
-
-@dataclass(frozen=True, slots=True)
-class RaftMetrics:
-    """What a node is and knows, at one moment.
-
-    Attributes:
-        id: of the node.
-        state: what it is.
-        current_term: the latest term that it has seen.
-        last_log_index: its last entry.
-        commit_index: what it knows to be committed.
-        last_applied: what its state machine has seen.
-        current_leader: good for routing, never proof against a stale read.
-        membership_config: in force.
-    """
-
-    id: NodeId
-    state: State
-    current_term: int = 0
-    last_log_index: int = 0
-    commit_index: int = 0
-    last_applied: int = 0
-    current_leader: NodeId | None = None
-    membership_config: MembershipConfig = field(default_factory=lambda: MembershipConfig(()))
+from raftbed.nodes.raft.state import RaftMetrics
 
 
 class MetricsWatch:

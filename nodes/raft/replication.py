@@ -50,7 +50,12 @@ class Replication(CoreState):
 
     def store_entries(self, request: AppendEntriesRequest) -> None:
         """Append what is missing; only an entry that contradicts is cut off, with all that follow it (5.3)."""
-        missing = [entry for entry in request.entries if not self.log.matches(entry.index, entry.term)]
+        present = 0
+        for entry in request.entries:
+            if not self.log.matches(entry.index, entry.term):
+                break
+            present += 1
+        missing = request.entries[present:]
         if not missing:
             return
         if missing[0].index <= self.log.last_index:
@@ -69,8 +74,8 @@ class Replication(CoreState):
 
     def become_leader(self) -> None:
         """Won: begin with an entry of the new term, so that earlier ones can be committed through it (5.4.2)."""
-        self.change_state(State.LEADER)
         self.leader_id = self.id
+        self.change_state(State.LEADER)
         first = self.log.last_index + 1
         progress = {peer: Progress(next_index=first, last_contact=self.now) for peer in self.peers()}
         self.leadership = Leadership(progress, first_own_index=first, next_heartbeat=self.now)
@@ -87,7 +92,9 @@ class Replication(CoreState):
     def trace_append(self, first: int) -> None:
         """Note what was appended."""
         last = self.log.last_index
-        self.trace("append", first=first, last=last, last_term=self.log.last_term, hash=self.log.prefix_hash(last))
+        hashes = [self.log.prefix_hash(index) for index in range(first, last + 1)]
+        terms = [self.log.term(index) for index in range(first, last + 1)]
+        self.trace("append", first=first, last=last, terms=terms, hashes=hashes)
 
     def replicate(self) -> None:
         """Send every peer what it lacks, as far as its stream has room."""
@@ -106,7 +113,7 @@ class Replication(CoreState):
 
     def send_append(self, peer: NodeId, progress: Progress) -> None:
         """Send the next entries."""
-        entries = self.log.slice(progress.next_index, progress.next_index + self.config.max_payload_entries)
+        entries = self.log.batch(progress.next_index, self.config.max_payload_entries, self.config.max_payload_bytes)
         progress.inflight.add(self._send_after(peer, progress.next_index - 1, entries))
         if not progress.probing:
             progress.next_index += len(entries)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
 from typing import Any
 
 from raftbed.nodes.raft.config import MILLISECOND, Config
-from raftbed.nodes.raft.errors import LeadershipLost, ReadForwardToLeader
+from raftbed.nodes.raft.errors import LeadershipLost, LogContradiction, ReadForwardToLeader
 from raftbed.nodes.raft.events import Effect, Method, Persist, Respond, Send, Token, Trace
 from raftbed.nodes.raft.log import Log
 from raftbed.nodes.raft.messages import Entry, HardState, MembershipConfig, NodeId, Request
@@ -25,6 +25,31 @@ class State(StrEnum):
     CANDIDATE = "candidate"
     LEADER = "leader"
     SHUTDOWN = "shutdown"
+
+
+@dataclass(frozen=True, slots=True)
+class RaftMetrics:
+    """What a node is and knows, at one moment.
+
+    Attributes:
+        id: of the node.
+        state: what it is.
+        current_term: the latest term that it has seen.
+        last_log_index: its last entry.
+        commit_index: what it knows to be committed.
+        last_applied: what its state machine has seen.
+        current_leader: good for routing, never proof against a stale read.
+        membership_config: in force.
+    """
+
+    id: NodeId
+    state: State
+    current_term: int = 0
+    last_log_index: int = 0
+    commit_index: int = 0
+    last_applied: int = 0
+    current_leader: NodeId | None = None
+    membership_config: MembershipConfig = field(default_factory=lambda: MembershipConfig(()))
 
 
 @dataclass(slots=True)
@@ -93,6 +118,7 @@ class CoreState:
         self._early: list[Send] = []
         self._effects: list[Effect] = []
         self._traces: list[Trace] = []
+        self._traced_role: tuple[str, int, NodeId | None] | None = None
         self._new_hard_state: HardState | None = None
         self._truncate_from: int | None = None
         self._new_entries: list[Entry] = []
@@ -145,14 +171,25 @@ class CoreState:
 
     def truncate_log(self, start: int) -> None:
         """Drop entries from `start` on that contradict the leader's; never a committed one."""
-        if start <= self.commit_index:
-            raise AssertionError(f"a leader contradicts entry {start}, but {self.commit_index} is committed")
+        self.refuse_to_forget_committed(start)
         self.trace("truncate", index=start, last=self.log.last_index)
         self.log.truncate(start)
         self.durable_index = min(self.durable_index, start - 1)
         self._new_entries = [entry for entry in self._new_entries if entry.index < start]
         if self._truncate_from is None or start < self._truncate_from:
             self._truncate_from = start
+
+    def refuse_to_forget_committed(self, start: int) -> None:
+        """Committed entries are for ever: to be told otherwise means that the cluster is broken beyond this node.
+
+        Raises:
+            LogContradiction: entry `start` is committed.
+        """
+        if start <= self.commit_index:
+            raise LogContradiction(
+                f"leader {self.leader_id} of term {self.term} contradicts entry {start}, but entries up to "
+                f"{self.commit_index} are committed"
+            )
 
     def take_persist(self) -> Persist | None:
         """What has to be written since the last call."""
@@ -169,9 +206,16 @@ class CoreState:
         left = self.leadership
         self.state = state
         self.leadership = None
-        self.trace("role", role=state.value)
+        self.trace_role()
         if left is not None:
             self.settle_after_leadership(left)
+
+    def trace_role(self) -> None:
+        """Note role, term and leader, if they are not what was noted last."""
+        role = (self.state.value, self.term, self.leader_id)
+        if role != self._traced_role:
+            self._traced_role = role
+            self.trace("role", role=self.state.value, leader=self.leader_id)
 
     def settle_after_leadership(self, left: Leadership) -> None:
         """Tell those who wait that their leader was deposed: writes are unknown, reads had no effect."""
@@ -191,6 +235,7 @@ class CoreState:
             self.leader_id = None
         voter = self.membership.is_voter(self.id)
         self.change_state(State.FOLLOWER if voter else State.NON_VOTER)
+        self.trace_role()
 
     def reset_election_deadline(self) -> None:
         """Draw a new election timeout (Raft paper, section 5.2), from now."""
@@ -204,15 +249,15 @@ class CoreState:
         heard = self.leader_heard
         return heard is not None and self.now - heard < self.config.election_timeout_min * MILLISECOND
 
-    def status(self) -> Mapping[str, Any]:
-        """What metrics show."""
-        return {
-            "id": self.id,
-            "state": self.state.value,
-            "current_term": self.term,
-            "last_log_index": self.log.last_index,
-            "commit_index": self.commit_index,
-            "last_applied": self.last_applied,
-            "current_leader": self.leader_id,
-            "membership_config": self.membership,
-        }
+    def metrics(self) -> RaftMetrics:
+        """What this node is and knows."""
+        return RaftMetrics(
+            self.id,
+            self.state,
+            self.term,
+            self.log.last_index,
+            self.commit_index,
+            self.last_applied,
+            self.leader_id,
+            self.membership,
+        )

@@ -6,14 +6,16 @@ Term, vote, truncations and entries go into one stream of records, so that a rou
 fdatasync. The newest record of a kind counts; nothing is changed in place. A segment that has grown to its size is
 followed by the next one, which begins with a header that repeats the hard state.
 
-On opening, all segments are read in order. Only the last may end in a tear, which a power failure leaves, and it is cut
-off, durably, before anything new is written behind it. A tear has nothing sound behind it; a broken record with a sound
-one behind it, or in an earlier segment, or a log with a gap, was not left by a power failure but by something that
-changed what had been written: the store refuses to open, because going on would be silent loss.
+On opening, all segments are read in order. Only the last may end in a tear, which a power failure leaves of a write
+that was never synced and that nothing was promised on; it is cut off, durably, before anything new is written behind
+it. A broken record with one of a later write behind it, or in an earlier segment, or a log with a gap, was not left by
+a power failure but by something that changed what had been synced: the store refuses to open, because going on would
+be silent loss.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -30,8 +32,8 @@ from raftbed.nodes.storage.records import (
     TRUNCATE,
     Record,
     frame,
+    later_batch_after,
     records,
-    sound_record_after,
 )
 
 SEGMENT_SIZE = 64 << 20
@@ -67,6 +69,7 @@ class DiskLogStore:
         self._file: File | None = None
         self._segment = 0
         self._next_offset = 0
+        self._batch = 0  # where the write begins that is being put together
         self._hard_state = HardState()
         self._entries: list[Entry] = []
         self._broken: str | None = None
@@ -98,7 +101,8 @@ class DiskLogStore:
         return self._directory
 
     def _segments(self, directory: Directory) -> list[int]:
-        numbers = [int(name.removesuffix(".log")) for name in directory.names() if name.endswith(".log")]
+        names = [name for name in directory.names() if _SEGMENT_NAME.fullmatch(name)]
+        numbers = [int(name.removesuffix(".log")) for name in names]
         if numbers != list(range(1, len(numbers) + 1)):
             raise CorruptRecord(f"{directory.path('')}: has segments {numbers}; one is missing. {_REMEDY}")
         return numbers
@@ -111,16 +115,19 @@ class DiskLogStore:
             self._take(record, directory.path(name), number)
             end = record.end
         if end < len(content):
-            behind = sound_record_after(number, content, end)
+            behind = later_batch_after(number, content, end)
             if behind is not None or not last:
-                raise CorruptRecord(f"{directory.path(name)}: the record at byte {end} is corrupted. {_REMEDY}")
+                raise CorruptRecord(
+                    f"{directory.path(name)}: the record at byte {end} is corrupted, though it was written whole: "
+                    f"sound ones were written after it. {_REMEDY}"
+                )
         if not last:
             if end == 0:
                 raise CorruptRecord(f"{directory.path(name)}: has no header. {_REMEDY}")
             return
         # The tear, if there is one, is cut off; a segment torn within its header is begun again.
         self._file = directory.open(name, truncate_to=end)
-        self._segment, self._next_offset = number, end
+        self._segment, self._next_offset, self._batch = number, end, end
         if end == 0:
             self._write(self._record(HEADER, Header(_VERSION, number, self._hard_state)))
         directory.sync()
@@ -192,7 +199,7 @@ class DiskLogStore:
 
     def _record(self, type_: int, value: object) -> bytes:
         """The record that comes next; records are written in the order in which they are made."""
-        framed = frame(self._segment, self._next_offset, type_, self._encode(value))
+        framed = frame(self._segment, self._next_offset, self._batch, type_, self._encode(value))
         self._next_offset += len(framed)
         return framed
 
@@ -200,12 +207,13 @@ class DiskLogStore:
         assert self._file is not None
         self._file.append(data)
         self._file.sync()
+        self._batch = self._next_offset
 
     def _begin_segment(self, number: int) -> None:
         assert self._directory is not None
         if self._file is not None:
             self._file.close()
-        self._segment, self._next_offset = number, 0
+        self._segment, self._next_offset, self._batch = number, 0, 0
         self._file = self._directory.open(_name(number))
         self._write(self._record(HEADER, Header(_VERSION, number, self._hard_state)))
         self._directory.sync()
@@ -217,6 +225,9 @@ class DiskLogStore:
 
 
 _REMEDY = "Restore it from another node: stop this one, move its data directory away, and let it be brought up anew."
+
+
+_SEGMENT_NAME = re.compile(r"[0-9]{8}\.log")
 
 
 def _name(number: int) -> str:

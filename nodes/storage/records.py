@@ -3,10 +3,12 @@
 ::
 
     segment = header record*            header is a record of type HEADER
-    record  = length u32 | checksum u32 | type u8 | payload (length - 1 bytes)
+    record  = length u32 | checksum u32 | batch u64 | type u8 | payload (length - 1 bytes)
 
-`checksum` is the CRC-32 of segment number, offset of the record, type and payload: bytes that stand in the wrong place,
-or come from another file, are not taken for a record. Integers are little-endian, payloads are msgpack.
+`batch` is the offset of the first record that was written in the same write: whatever lies before it was synced before
+this record was written. `checksum` is the CRC-32 of segment number, offset of the record, batch, type and payload:
+bytes that stand in the wrong place, or come from another file, are not taken for a record. Integers are little-endian,
+payloads are msgpack.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 HEADER, HARD_STATE, TRUNCATE, ENTRY = 1, 2, 3, 4
-_FRAME = struct.Struct("<IIB")
-_PLACE = struct.Struct("<QQ")
+_FRAME = struct.Struct("<IIQB")
+_PLACE = struct.Struct("<QQQB")
 _MAX_LENGTH = 1 << 30
 
 
@@ -29,38 +31,40 @@ class Record:
     Attributes:
         offset: of its first byte in the segment.
         end: of the byte after its last.
+        batch: offset of the first record of the write that it was in.
         type: HEADER, HARD_STATE, TRUNCATE or ENTRY.
         payload: msgpack.
     """
 
     offset: int
     end: int
+    batch: int
     type: int
     payload: bytes
 
 
-def frame(segment: int, offset: int, type_: int, payload: bytes) -> bytes:
+def frame(segment: int, offset: int, batch: int, type_: int, payload: bytes) -> bytes:
     """A record as it stands on disk."""
-    return _FRAME.pack(len(payload) + 1, checksum(segment, offset, type_, payload), type_) + payload
+    return _FRAME.pack(len(payload) + 1, checksum(segment, offset, batch, type_, payload), batch, type_) + payload
 
 
-def checksum(segment: int, offset: int, type_: int, payload: bytes) -> int:
+def checksum(segment: int, offset: int, batch: int, type_: int, payload: bytes) -> int:
     """CRC-32 of a record and its place."""
-    return zlib.crc32(payload, zlib.crc32(bytes([type_]), zlib.crc32(_PLACE.pack(segment, offset))))
+    return zlib.crc32(payload, zlib.crc32(_PLACE.pack(segment, offset, batch, type_)))
 
 
 def record_at(segment: int, content: bytes, offset: int) -> Record | None:
     """The record at an offset; None where there is no whole and sound one."""
     if offset + _FRAME.size > len(content):
         return None
-    length, check, type_ = _FRAME.unpack_from(content, offset)
+    length, check, batch, type_ = _FRAME.unpack_from(content, offset)
     end = offset + _FRAME.size - 1 + length
-    if not 1 <= length <= _MAX_LENGTH or end > len(content):
+    if not 1 <= length <= _MAX_LENGTH or end > len(content) or batch > offset:
         return None
     payload = content[offset + _FRAME.size : end]
-    if check != checksum(segment, offset, type_, payload):
+    if check != checksum(segment, offset, batch, type_, payload):
         return None
-    return Record(offset, end, type_, payload)
+    return Record(offset, end, batch, type_, payload)
 
 
 def records(segment: int, content: bytes) -> Iterator[Record]:
@@ -71,13 +75,15 @@ def records(segment: int, content: bytes) -> Iterator[Record]:
         offset = record.end
 
 
-def sound_record_after(segment: int, content: bytes, offset: int) -> int | None:
-    """The offset of a sound record anywhere behind `offset`; None where there is none.
+def later_batch_after(segment: int, content: bytes, broken: int) -> int | None:
+    """The offset of a sound record that was written in a later write than what is broken; None where there is none.
 
-    A power failure tears the end of a file: behind a tear is nothing sound. A sound record behind a broken one means
-    that something that had been written was changed.
+    A power failure tears the write that was not synced yet. The disk may have kept any part of it, a later part
+    without an earlier one too. But a record of a later write says that the broken one had been synced, and was
+    changed after that.
     """
-    for candidate in range(offset + 1, len(content) - _FRAME.size + 1):
-        if record_at(segment, content, candidate) is not None:
+    for candidate in range(broken + 1, len(content) - _FRAME.size + 1):
+        record = record_at(segment, content, candidate)
+        if record is not None and record.batch > broken:
             return candidate
     return None
