@@ -112,8 +112,6 @@ def split_address(name: str, address: str) -> tuple[str, int]:
 
 async def run(settings: NodeSettings) -> int:
     """Run the node until it is told to stop (SIGTERM, SIGINT) or its storage fails; returns the exit status."""
-    from aiohttp import web
-
     from raftbed.nodes.raft import Raft, RaftError
     from raftbed.nodes.server import PeerNetwork, Server
     from raftbed.nodes.state_machine import KeyValueStateMachine
@@ -128,15 +126,13 @@ async def run(settings: NodeSettings) -> int:
     tracer = TraceFile(Path(settings.trace), settings.id) if settings.trace else None
     raft = Raft(settings.id, config, network, open_storage(Path(settings.data), machine), tracer=tracer)
     server = Server(raft, machine, cluster=settings.cluster, peers=settings.peers, bug=settings.bug)
-    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     closed = asyncio.ensure_future(raft.wait_closed())
     stopping = asyncio.ensure_future(stop.wait())
     try:
-        await web.TCPSite(runner, host, port, reuse_address=True).start()
+        await server.listen(host, port)
         log.info("node %s of cluster %s listens on %s:%d", settings.id, settings.cluster, host, port)
         await asyncio.wait({closed, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if closed.done():
@@ -157,7 +153,7 @@ async def run(settings: NodeSettings) -> int:
         await raft.shutdown()
         with contextlib.suppress(Exception):  # it was reported above
             await closed
-        await runner.cleanup()
+        await server.close()
         await network.close()
         if tracer is not None:
             tracer.close()

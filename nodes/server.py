@@ -151,6 +151,7 @@ class Server:
         self._peers = peers
         self._bug = bug
         self._started = time.monotonic()
+        self._runner: web.AppRunner | None = None
         self._answers: Counter[tuple[str, int]] = Counter()
         self._append = msgspec.msgpack.Decoder(AppendEntriesRequest)
         self._vote = msgspec.msgpack.Decoder(VoteRequest)
@@ -173,6 +174,23 @@ class Server:
             ]
         )
         return app
+
+    async def listen(self, host: str, port: int) -> int:
+        """Take requests at an address; returns the port, which is chosen when 0 was asked for.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        self._runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port, reuse_address=True).start()
+        chosen: int = self._runner.addresses[0][1]
+        return chosen
+
+    async def close(self) -> None:
+        """Take no more requests, and let those under way come to their end."""
+        if self._runner is not None:
+            await self._runner.cleanup()
 
     # -- peers ----------------------------------------------------------------------------------------------------
 

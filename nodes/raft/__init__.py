@@ -8,7 +8,7 @@ An application brings a `RaftNetwork` and a `RaftStorage`, makes a `Raft`, and w
     await raft.client_read()   # from here on, the local state machine may be read
 """
 
-from raftbed.nodes.raft.api import ClientWriteResponse, Raft, Tracer
+from raftbed.nodes.raft.api import ClientWriteResponse, MetricsWatch, Raft, Tracer
 from raftbed.nodes.raft.config import Config
 from raftbed.nodes.raft.errors import (
     ClientReadError,
@@ -42,7 +42,6 @@ from raftbed.nodes.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from raftbed.nodes.raft.metrics import MetricsWatch
 from raftbed.nodes.raft.state import RaftMetrics, State
 
 __all__ = [
