@@ -151,5 +151,10 @@ def refusal(said: str) -> HostError:
     obstacle = namespace_obstacle()
     if obstacle is not None:
         return HostError(f"local hosts cannot be made: {obstacle.reason}", remedy=obstacle.remedy)
-    said = said.strip()[-1000:] or "it said nothing"
+    said = said.strip().rstrip(".")[-1000:] or "it said nothing"
+    if "Operation not permitted" in said and os.geteuid() != 0:
+        return HostError(
+            f"local hosts cannot be made: the kernel refuses user namespaces here ({said}).",
+            remedy="A chroot or a container's seccomp filter does that. Run raftbed on the machine itself or as root.",
+        )
     return HostError(f"local hosts cannot be made: {said}.", remedy="`raftbed doctor` tells what this machine lacks.")

@@ -43,7 +43,7 @@ examine() {
 
 # Whether anything but zombies is left of the process group that $pid led.
 group_lives() {
-    kill -0 -- "-$pid" 2>/dev/null || return 1
+    kill -s 0 -- "-$pid" 2>/dev/null || return 1
     for stat in /proc/[0-9]*/stat; do
         line=$(cat "$stat" 2>/dev/null) || continue
         set -f
@@ -75,9 +75,9 @@ case $1 in
         examine "$2"
         if [ "$state" = gone ]; then echo "$state $pid $begun $reason"; exit 0; fi
         # A detached process leads its group; one that does not is signalled alone.
-        kill "-$3" -- "-$pid" 2>/dev/null || kill "-$3" "$pid" || exit 1
+        kill -s "$3" -- "-$pid" 2>/dev/null || kill -s "$3" "$pid" || exit 1
         # A stopped process takes SIGTERM only once it goes on.
-        case $3 in KILL | TERM | INT | QUIT) kill -CONT -- "-$pid" 2>/dev/null || kill -CONT "$pid" 2>/dev/null ;; esac
+        case $3 in KILL | TERM | INT | QUIT) kill -s CONT -- "-$pid" 2>/dev/null || kill -s CONT "$pid" 2>/dev/null ;; esac
         left=$(($4 * 50))
         while :; do
             judge
