@@ -57,9 +57,7 @@ def cli(context: click.Context, debug: bool) -> None:
 @cli.command()
 @click.argument("test", metavar="TEST|PLAN.toml")
 @click.option("--nodes", type=int, help="How many nodes.  [default: 5]")
-@click.option(
-    "--time-limit", type=float, metavar="SECONDS", help="How long clients and faults work.  [default: 30]"
-)
+@click.option("--time-limit", type=float, metavar="SECONDS", help="How long clients and faults work.  [default: 30]")
 @click.option("--concurrency", metavar="N|Kn", help="How many clients; 2n means two per node.  [default: 2n]")
 @click.option("--rate", type=float, metavar="OPS", help="Operations per second in all; 0: no limit.  [default: 400]")
 @click.option("--keys", type=int, help="How many keys.  [default: 8]")

@@ -19,11 +19,10 @@ sent, the completion after the answer was read.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from raftbed.model import SECOND, Op, OpType, Plan
 from raftbed.workloads.base import Answer, Generator, Outcome, Request
@@ -199,21 +198,23 @@ def _reason(answer: Answer) -> str:
     return f"{answer.code}: {answer.message}" if answer.message else answer.code
 
 
-async def gather_workers(tasks: Sequence[Awaitable[None]], *, stop: asyncio.Event) -> None:
+async def gather_workers(tasks: Sequence[Coroutine[Any, Any, None]], *, stop: asyncio.Event) -> None:
     """Run workers to their end; when `stop` is set, cancel those that are still at work, and wait for them."""
-    group = [asyncio.ensure_future(task) for task in tasks]
-    stopper = asyncio.ensure_future(stop.wait())
+    group = [asyncio.create_task(task) for task in tasks]
+    stopper = asyncio.create_task(_until_set(stop))
     try:
-        pending: set[asyncio.Future[object]] = {*group}
+        pending: set[asyncio.Task[None]] = set(group)
         while pending and not stop.is_set():
-            done, rest = await asyncio.wait({*pending, stopper}, return_when=asyncio.FIRST_COMPLETED)
-            pending = {task for task in rest if task is not stopper}
-            for task in done:
-                if task is not stopper and not task.cancelled():
-                    task.result()  # a worker that broke is our own bug: raise it
+            done, _ = await asyncio.wait({*pending, stopper}, return_when=asyncio.FIRST_COMPLETED)
+            pending -= done
+            for task in done - {stopper}:
+                task.result()  # a worker that broke is our own bug: raise it
     finally:
         stopper.cancel()
         for task in group:
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*group, return_exceptions=True)
+        await asyncio.gather(*group, return_exceptions=True)
+
+
+async def _until_set(event: asyncio.Event) -> None:
+    await event.wait()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -139,9 +139,7 @@ def _node_names(nodes: int | list[str] | None) -> tuple[str, ...]:
     if isinstance(nodes, list):
         well_formed = all(re.fullmatch(r"[a-z][a-z0-9-]{0,14}", name) for name in nodes)
         if not nodes or len(set(nodes)) != len(nodes) or not well_formed:
-            raise PlanError(
-                f"nodes: {nodes!r} are not distinct names.", remedy='Write a count, or ["n1", "n2", "n3"].'
-            )
+            raise PlanError(f"nodes: {nodes!r} are not distinct names.", remedy='Write a count, or ["n1", "n2", "n3"].')
         return tuple(nodes)
     count = int(_bounded("nodes", nodes, default=_DEFAULT_NODES, least=1, most=_MOST_NODES))
     return tuple(f"n{number}" for number in range(1, count + 1))
@@ -200,9 +198,6 @@ def _schedule(
 
     if given is not None:
         return schedule.validate_schedule(given, nodes=nodes, time_limit=time_limit)
-    return cast(
-        "tuple[FaultStep, ...]",
-        schedule.make_schedule(
-            faults, nodes=nodes, time_limit=time_limit, operation_timeout=operation_timeout, seed=seed
-        ),
+    return schedule.make_schedule(
+        faults, nodes=nodes, time_limit=time_limit, operation_timeout=operation_timeout, seed=seed
     )

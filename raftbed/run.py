@@ -24,7 +24,7 @@ import platform
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import metadata
@@ -186,6 +186,7 @@ class Run:
                     remedy=f"Their logs are in {self._directory.path / 'nodes'}.",
                 )
             nemesis = self._nemesis(pool, system)
+            await self._unless_urgent(nemesis.prepare())
             try:
                 await self._clients(system, nemesis)
             finally:
@@ -211,7 +212,7 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def _system(self, pool: Any) -> AsyncIterator[RaftSystem]:
-        system = RaftSystem(pool, self._plan, warn=lambda text, **detail: self._event("warning", text, **detail))
+        system = RaftSystem(pool, self._plan)
         try:
             yield system
         finally:
@@ -238,7 +239,6 @@ class Run:
             clock=self.clock,
             record_event=ledger,
             record_op=self._history.record,
-            run_tag=self._directory.path.name,
         )
 
     async def _clients(self, system: RaftSystem, nemesis: Nemesis) -> None:
@@ -268,10 +268,13 @@ class Run:
         plan = self._plan
         async with self._background(self._sample(system)):
             self._enter("heal")
-            await self._bounded("heal all faults", nemesis.heal_all(), limit=60.0)
+            failures = await self._bounded("heal all faults", nemesis.heal_all(), limit=60.0)
+            for failure in failures or ():
+                self._event("error", f"A fault could not be healed: {failure}")
             self._enter("recovery")
-            for node, evidence in (await system.unexpected_deaths()).items():
+            for node, evidence in (await system.unexpected_deaths(nemesis.held_down())).items():
                 self._event("error", f"{node}: its process died by itself.", node=node, **evidence)
+            await system.restart_dead()
             ready = await self._unless_urgent(system.wait_ready(timeout=plan.recovery_timeout))
             if not ready:
                 self._event("error", f"The cluster was not ready {plan.recovery_timeout:g} s after the final heal.")
@@ -393,6 +396,3 @@ def _machine() -> dict[str, Any]:
         "user": "root" if os.geteuid() == 0 else "ordinary user",
         "implementation": sys.implementation.name,
     }
-
-
-ProgressSource = Callable[[], Progress]

@@ -171,9 +171,7 @@ def make_schedule(
     return _numbered(steps)
 
 
-def validate_schedule(
-    steps: Sequence[FaultStep], *, nodes: Sequence[str], time_limit: float
-) -> tuple[FaultStep, ...]:
+def validate_schedule(steps: Sequence[FaultStep], *, nodes: Sequence[str], time_limit: float) -> tuple[FaultStep, ...]:
     """A schedule written by hand, in order of time, if it can be executed.
 
     Raises:

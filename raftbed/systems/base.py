@@ -40,8 +40,12 @@ class System(Protocol):
         """What a node says of itself; unreachable rather than an error. Its time is left at 0."""
         ...
 
-    async def unexpected_deaths(self) -> Mapping[str, Mapping[str, Any]]:
-        """The nodes whose process is gone though no fault holds it down, each with its evidence."""
+    async def unexpected_deaths(self, held_down: set[str]) -> Mapping[str, Mapping[str, Any]]:
+        """The nodes whose process is gone though no fault holds it down, each with its evidence.
+
+        Parameters:
+            held_down: those that a fault has killed and not started again.
+        """
         ...
 
     async def stop(self) -> None:

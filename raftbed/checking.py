@@ -1,0 +1,73 @@
+"""The ``check`` and ``report`` commands' work: from paths to verdicts and pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from raftbed.analysis.checks import run_checks
+from raftbed.errors import UsageError
+from raftbed.record import read_history
+from raftbed.store import Results, RunDirectory, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What checks may take.
+
+    Attributes:
+        time: seconds.
+        memory: bytes.
+    """
+
+    time: float = 60.0
+    memory: int = 4 << 30
+
+
+def check_path(path: Path, *, model: str | None, limits: Limits) -> Results:
+    """Check a run directory, or a history file by linearizability alone.
+
+    Raises:
+        UsageError: there is nothing at `path`.
+        HistoryError: it is not a history.
+        StoreError: it is a directory, but not of a run.
+    """
+    if path.is_dir():
+        return check_run(RunDirectory(path.resolve()), model=model, limits=limits)
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file.", remedy="Name a history (.jsonl) or a run directory.")
+    from raftbed.analysis.linearizability import check_limited
+
+    _, ops = read_history(path)
+    verdict = check_limited(ops, model, time_limit=limits.time, memory_limit=limits.memory)
+    return Results(str(path), verdict.validity, (verdict,))
+
+
+def check_run(run: RunDirectory, *, limits: Limits, model: str | None = None) -> Results:
+    """Judge a run by the checks that its plan names, and keep the results in its directory.
+
+    Raises:
+        StoreError: it is not a run directory.
+    """
+    names = run.plan().checks
+    results = run_checks(run, names, model=model, time_limit=limits.time, memory_limit=limits.memory)
+    run.write_results(results)
+    return results
+
+
+def run_directory(path: Path | None, store: Path) -> RunDirectory:
+    """The run at `path`, or the latest of the store.
+
+    Raises:
+        StoreError: there is none.
+    """
+    run = RunDirectory(path.resolve()) if path is not None else Store(store).latest()
+    run.manifest()
+    return run
+
+
+def write_report(run: RunDirectory) -> Path:
+    """Write the report of a run; returns its path."""
+    from raftbed.analysis import report
+
+    return report.write_report(run)

@@ -1,0 +1,170 @@
+"""The nemesis: goes through a schedule, and sees that every fault is injected, proved, healed and proved over.
+
+A fault that fails is recorded and the schedule goes on; whatever was begun is healed in the end. Everything that
+happens goes to the ledger (`FaultEvent`) and into the history (process "nemesis"), on the clock of the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from raftbed.errors import RaftbedError
+from raftbed.faults.base import Fault, NodeControl
+from raftbed.faults.kill import Kill
+from raftbed.faults.partition import Partition
+from raftbed.faults.shapes import aims_at_leader
+from raftbed.faults.toolbox import LEASE_SECONDS, Toolbox
+from raftbed.hosts.base import Host
+from raftbed.hosts.parallel import in_parallel
+from raftbed.model import NEMESIS, SECOND, FaultEvent, FaultState, FaultStep, Op
+
+_STRENGTH = ("route", "iptables", "nft")
+_HEAL_ATTEMPTS = 3
+
+
+class Nemesis:
+    """Executes schedules.
+
+    Parameters:
+        hosts: node to its host.
+        control: of the processes under test.
+        clock: nanoseconds since the start of the run.
+        record_event: takes each line of the ledger.
+        record_op: takes each nemesis operation of the history.
+        sleep: waits that many seconds.
+        faults: kind to its fault, for tests; by default those that there are.
+    """
+
+    def __init__(
+        self,
+        *,
+        hosts: Mapping[str, Host],
+        control: NodeControl,
+        clock: Callable[[], int],
+        record_event: Callable[[FaultEvent], None],
+        record_op: Callable[[Op], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        faults: Mapping[str, Fault] | None = None,
+    ) -> None:
+        self._toolboxes = {name: Toolbox(host) for name, host in hosts.items()}
+        self._control = control
+        self._clock = clock
+        self._record_event = record_event
+        self._record_op = record_op
+        self._sleep = sleep
+        self._kill = Kill(control)
+        self._faults: Mapping[str, Fault] = faults or {}
+        self._in_force: dict[str, FaultStep] = {}  # begun and not proved healed
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def held_down(self) -> set[str]:
+        """The nodes that a fault has killed and not started again."""
+        return self._kill.held_down()
+
+    async def prepare(self) -> None:
+        """Heal what earlier runs left on the hosts, find out how they can cut, start their dead-men.
+
+        Raises:
+            HostError: a host cannot be used.
+        """
+        boxes = list(self._toolboxes.values())
+        await in_parallel(box.prepare() for box in boxes)
+        can = await in_parallel(box.mechanism() for box in boxes)
+        mechanism = min(can, key=_STRENGTH.index)  # all hosts cut in the same way, so that directions mean the same
+        self._faults = {"partition": Partition(self._toolboxes, mechanism), "kill": self._kill}
+        await in_parallel(box.arm() for box in boxes)
+
+    async def keep_leases(self) -> None:
+        """Renew the leases of the hosts' dead-men, until cancelled."""
+        while True:
+            await asyncio.gather(*(box.renew() for box in self._toolboxes.values()), return_exceptions=True)
+            await self._sleep(LEASE_SECONDS / 4)
+
+    async def run(self, schedule: Sequence[FaultStep], *, start: int) -> None:
+        """Execute a schedule.
+
+        Parameters:
+            schedule: its times count from `start`.
+            start: nanoseconds since the start of the run.
+        """
+        async with asyncio.TaskGroup() as group:
+            for step in schedule:
+                group.create_task(self._execute(step, start), name=f"fault-{step.id}")
+
+    async def heal_all(self) -> list[str]:
+        """Heal everything in force, on all nodes, with proof; returns a sentence for each failure. Idempotent."""
+        failures: list[str] = []
+        for attempt in range(_HEAL_ATTEMPTS):
+            if attempt:
+                await self._sleep(0.5)
+            steps = list(self._in_force.values())
+            outcomes = await asyncio.gather(*(self._heal(step) for step in steps))
+            failures = [outcome for outcome in outcomes if outcome]
+            if not failures:
+                break
+        leftovers = await asyncio.gather(
+            *(box.heal_leftovers() for box in self._toolboxes.values()), return_exceptions=True
+        )
+        return failures + [str(error) for error in leftovers if isinstance(error, Exception)]
+
+    # -- one step -------------------------------------------------------------------------------------------------
+
+    async def _execute(self, step: FaultStep, start: int) -> None:
+        await self._sleep_until(start + int(step.at * SECOND))
+        if await self._inject(step):
+            await self._sleep_until(start + int(step.until * SECOND))
+        await self._heal(step)
+
+    async def _inject(self, step: FaultStep) -> bool:
+        fault = self._faults[step.kind]
+        order, aim = await self._order(step)
+        self._in_force[step.id] = step
+        nodes: tuple[str, ...] = ()
+        try:
+            detail = dict(await fault.inject(step, order))
+            nodes = tuple(detail.pop("nodes", ()))
+            self._note(step, "injected", nodes, {**aim, **detail})
+            self._note(step, "proved", nodes, await fault.prove(step))
+        except RaftbedError as error:
+            self._note(step, "failed", nodes, {**aim, "error": str(error)})
+            return False
+        return True
+
+    async def _order(self, step: FaultStep) -> tuple[Sequence[str], dict[str, Any]]:
+        """The step's order, whoever leads now put first where the shape aims at the leader: best effort."""
+        if not aims_at_leader(step.kind, step.shape):
+            return step.order, {}
+        seen = None
+        with contextlib.suppress(RaftbedError):
+            seen = await self._control.leader()
+        if seen is None:
+            return step.order, {"leader": None}
+        order = [seen.node, *(node for node in step.order if node != seen.node)]
+        return order, {"leader": seen.node, "term": seen.term, "evidence": dict(seen.evidence)}
+
+    async def _heal(self, step: FaultStep) -> str | None:
+        """Heal a step that is in force; a sentence when that failed."""
+        async with self._locks.setdefault(step.id, asyncio.Lock()):
+            if step.id not in self._in_force:
+                return None
+            try:
+                detail = await self._faults[step.kind].heal(step)
+            except RaftbedError as error:
+                self._note(step, "failed", (), {"error": str(error), "while": "healing"})
+                return str(error)
+            del self._in_force[step.id]
+            self._note(step, "healed", (), detail)
+            return None
+
+    def _note(self, step: FaultStep, state: FaultState, nodes: tuple[str, ...], detail: Mapping[str, Any]) -> None:
+        now = self._clock()
+        self._record_event(FaultEvent(now, step.id, step.kind, step.shape, state, nodes, detail))
+        value = {"fault": step.id, "shape": step.shape, "state": state, "nodes": nodes}
+        error = str(detail["error"]) if state == "failed" else None
+        self._record_op(Op(0, now, "info", NEMESIS, step.kind, None, value, error))
+
+    async def _sleep_until(self, due: int) -> None:
+        await self._sleep(max(0.0, (due - self._clock()) / SECOND))

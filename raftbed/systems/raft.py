@@ -1,0 +1,278 @@
+"""The Raft of :mod:`raftbed.nodes` as a system under test: one node a host, peers and clients on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from raftbed.deploy import Installation, deploy_all, process_alive, signal_process, start_detached
+from raftbed.errors import CommandError, HostError, RaftbedError
+from raftbed.faults.base import LeaderSeen
+from raftbed.hosts.base import Host, HostPool
+from raftbed.hosts.parallel import in_parallel
+from raftbed.model import Plan
+from raftbed.store import RunDirectory, StatusSample
+from raftbed.systems.kv_client import KeyValueConnection
+
+PORT = 8400
+_STATUS_TIMEOUT = 1.0
+_START_TIMEOUT = 20.0
+_POLL = 0.05
+_LOG_LIMIT = 64 << 20
+_FILES = ("node.log", "trace.jsonl")
+
+
+class NodeControl:
+    """The processes of the nodes; implements :class:`raftbed.faults.base.NodeControl`.
+
+    Parameters:
+        system: whose nodes these are.
+    """
+
+    def __init__(self, system: RaftSystem) -> None:
+        self._system = system
+
+    async def kill(self, node: str) -> Mapping[str, Any]:
+        """See `NodeControl`."""
+        evidence = await signal_process(self._system.host(node), self._system.path(node, "node.pid"), "KILL")
+        return {"pid": evidence.pid, "state": evidence.state, "reason": evidence.reason}
+
+    async def start(self, node: str) -> Mapping[str, Any]:
+        """See `NodeControl`."""
+        return await self._system.start_node(node)
+
+    async def is_running(self, node: str) -> bool:
+        """See `NodeControl`."""
+        return (await process_alive(self._system.host(node), self._system.path(node, "node.pid"))).is_alive
+
+    async def is_answering(self, node: str, *, timeout: float) -> bool:
+        """See `NodeControl`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while True:
+                    if (await self._system.status(node)).reachable:
+                        return True
+                    await asyncio.sleep(_POLL)
+        return False
+
+    async def leader(self) -> LeaderSeen | None:
+        """See `NodeControl`."""
+        samples = await asyncio.gather(*(self._system.status(node) for node in self._system.nodes))
+        reached = [sample for sample in samples if sample.reachable]
+        claiming = [sample for sample in reached if sample.role == "leader" and sample.term is not None]
+        if not claiming:
+            return None
+        best = max(claiming, key=lambda sample: sample.term or 0)
+        evidence = {sample.node: f"{sample.role} in term {sample.term}" for sample in reached}
+        return LeaderSeen(best.node, best.term or 0, evidence)
+
+
+class RaftSystem:
+    """Implements :class:`raftbed.systems.base.System`.
+
+    Parameters:
+        pool: hosts that are up.
+        plan: what to run.
+    """
+
+    def __init__(self, pool: HostPool, plan: Plan) -> None:
+        self._pool = pool
+        self._plan = plan
+        self._installed: Mapping[str, Installation] = {}
+        self._addresses = {name: f"{host.address}:{PORT}" for name, host in pool.hosts.items()}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=pool.socket_factory),
+            timeout=aiohttp.ClientTimeout(total=_STATUS_TIMEOUT),
+        )
+        self.control = NodeControl(self)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes."""
+        return self._plan.nodes
+
+    def host(self, node: str) -> Host:
+        """Where a node runs."""
+        return self._pool.hosts[node]
+
+    def path(self, node: str, name: str) -> str:
+        """A file of a node on its host."""
+        return f"{self.host(node).home}/run/{name}"
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def install(self) -> None:
+        """See `System`."""
+        self._installed = await deploy_all(self._pool.hosts.values(), with_bug=self._plan.bug)
+        await in_parallel(self._configure(node) for node in self.nodes)
+
+    async def _configure(self, node: str) -> None:
+        host, run = self.host(node), f"{self.host(node).home}/run"
+        await self._end_leftover(node)
+        await host.run(["rm", "-rf", "--", run])
+        await host.run(["mkdir", "-p", "-m", "0700", "--", run])
+        settings = {
+            "id": node,
+            "cluster": f"raftbed {self._plan.test} {self._plan.seed}",
+            "listen": f"0.0.0.0:{PORT}",
+            "peers": self._addresses,
+            "data": f"{run}/data",
+            "trace": f"{run}/trace.jsonl",
+            "pid_file": f"{run}/node.pid",
+            "raft": dict(self._plan.node_options),
+            "bug": self._plan.bug,
+        }
+        await host.put(msgspec.json.encode(settings), f"{run}/node.json", mode=0o600)
+
+    async def _end_leftover(self, node: str) -> None:
+        # A run that was cut off may have left a node behind on a host that outlived it.
+        with contextlib.suppress(CommandError):
+            await signal_process(self.host(node), self.path(node, "node.pid"), "KILL")
+
+    async def start(self) -> None:
+        """See `System`."""
+        await in_parallel(self.start_node(node) for node in self.nodes)
+        await in_parallel(self._answers(node) for node in self.nodes)
+        first = self.nodes[0]
+        url = f"http://{self._addresses[first]}/admin/initialize"
+        try:
+            async with self._session.post(url, json={"members": list(self.nodes)}) as response:
+                text = await response.text()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise HostError(f"the cluster could not be initialized: {error}.", host=first) from error
+        if response.status != 200:
+            raise HostError(f"the cluster could not be initialized: {text[:500]}", host=first)
+
+    async def start_node(self, node: str) -> Mapping[str, Any]:
+        """Start a node's process on whatever data it has."""
+        installed = self._installed[node]
+        module = "raftbed.nodes"
+        if self._plan.bug is not None:
+            from raftbed import bugs
+
+            module = bugs.load(self._plan.bug).module
+        evidence = await start_detached(
+            self.host(node),
+            installed.command(module, "--config", self.path(node, "node.json")),
+            environment=installed.environment,
+            directory=f"{self.host(node).home}/run",
+            log=self.path(node, "node.log"),
+        )
+        return {"pid": evidence.pid}
+
+    async def _answers(self, node: str) -> None:
+        if await self.control.is_answering(node, timeout=_START_TIMEOUT):
+            return
+        log = await self.host(node).run(["tail", "-n", "20", self.path(node, "node.log")], check=False)
+        raise HostError(
+            f"the node did not answer within {_START_TIMEOUT:g} s of its start. The end of its log: "
+            f"{log.stdout.strip()[-2000:] or 'empty'}",
+            host=node,
+        )
+
+    async def wait_ready(self, *, timeout: float) -> bool:
+        """See `System`: every node answers, one leads, all follow it in its term and have applied what it had."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                target: tuple[str, int, int] | None = None
+                while True:
+                    samples = await asyncio.gather(*(self.status(node) for node in self.nodes))
+                    leaders = [sample for sample in samples if sample.role == "leader"]
+                    if len(leaders) == 1 and all(sample.leader == leaders[0].node for sample in samples):
+                        lead = leaders[0]
+                        if target is None or target[:2] != (lead.node, lead.term or 0):
+                            target = (lead.node, lead.term or 0, lead.last_log_index or 0)
+                        if all((sample.last_applied or 0) >= target[2] for sample in samples):
+                            return True
+                    await asyncio.sleep(_POLL)
+        return False
+
+    def connection(self) -> KeyValueConnection:
+        """See `System`."""
+        return KeyValueConnection(self._session, self._addresses)
+
+    async def status(self, node: str) -> StatusSample:
+        """See `System`."""
+        try:
+            async with self._session.get(f"http://{self._addresses[node]}/status") as response:
+                said = msgspec.json.decode(await response.read(), type=_Status)
+        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError):
+            return StatusSample(0, node, reachable=False)
+        return StatusSample(
+            0,
+            node,
+            reachable=True,
+            role=said.state,
+            term=said.term,
+            leader=said.leader,
+            last_log_index=said.last_log_index,
+            commit_index=said.commit_index,
+            last_applied=said.last_applied,
+        )
+
+    async def unexpected_deaths(self, held_down: set[str]) -> Mapping[str, Mapping[str, Any]]:
+        """See `System`."""
+        found: dict[str, Mapping[str, Any]] = {}
+
+        async def look(node: str) -> None:
+            evidence = await process_alive(self.host(node), self.path(node, "node.pid"))
+            if not evidence.is_alive:
+                log = await self.host(node).run(["tail", "-n", "5", self.path(node, "node.log")], check=False)
+                found[node] = {"pid": evidence.pid, "reason": evidence.reason, "log": log.stdout[-1000:]}
+
+        await asyncio.gather(*(look(node) for node in self.nodes if node not in held_down), return_exceptions=True)
+        return found
+
+    async def restart_dead(self) -> None:
+        """Start again every node whose process is gone, so that final reads can be tried."""
+        for node in self.nodes:
+            with contextlib.suppress(RaftbedError):
+                if not await self.control.is_running(node):
+                    await self.start_node(node)
+
+    async def stop(self) -> None:
+        """See `System`."""
+
+        async def stop(node: str) -> None:
+            host, pid_file = self.host(node), self.path(node, "node.pid")
+            try:
+                await signal_process(host, pid_file, "TERM", timeout=5.0)
+            except CommandError:
+                await signal_process(host, pid_file, "KILL")
+
+        await asyncio.gather(*(stop(node) for node in self.nodes), return_exceptions=True)
+
+    async def collect(self, run: RunDirectory) -> list[str]:
+        """See `System`."""
+
+        async def fetch(node: str, name: str) -> str | None:
+            try:
+                found = await self.host(node).get(
+                    self.path(node, name), run.node_directory(node) / name, limit=_LOG_LIMIT
+                )
+            except RaftbedError as error:
+                return f"{node}: {name} could not be fetched: {error}"
+            return None if found else f"{node}: there is no {name}."
+
+        outcomes = await asyncio.gather(*(fetch(node, name) for node in self.nodes for name in _FILES))
+        return [outcome for outcome in outcomes if outcome]
+
+    async def close(self) -> None:
+        """See `System`."""
+        await self._session.close()
+
+
+class _Status(msgspec.Struct):
+    """What is read of a node's /status."""
+
+    state: str
+    term: int
+    leader: str | None
+    last_log_index: int
+    commit_index: int
+    last_applied: int
