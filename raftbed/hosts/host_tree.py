@@ -121,6 +121,8 @@ def make_disk(lab: LabSpecification, host: HostSpecification) -> None:
     (disk / "var/tmp").mkdir()
     (disk / "var/tmp").chmod(0o1777)
     (disk / "var/run").symlink_to("/run")
+    for name in ("lastlog", "wtmp", "btmp"):
+        (disk / "var/log" / name).touch(0o600)  # sshd says on the terminal when it finds none
     for name in _MERGED:
         machine = Path("/", name)
         if machine.is_symlink():

@@ -355,11 +355,12 @@ async def test_fabric_and_paramiko_reach_the_same_hosts(pool):
         entry = pool.inventory.entry("n2")
         with ssh.fabric_connection(entry) as connection:
             said = [connection.run("hostname", hide=True, in_stream=False).stdout.strip()]
+            said.append(connection.run("tty", hide=True, in_stream=False, pty=True).stdout.strip())
         with ssh.paramiko_client(entry) as client, client.open_sftp() as files:
             said.append(files.stat("/etc/hostname").__class__.__name__)
         return said
 
-    assert await asyncio.to_thread(call) == ["n2", "SFTPAttributes"]
+    assert await asyncio.to_thread(call) == ["n2", "/dev/pts/0", "SFTPAttributes"]
 
 
 async def test_a_host_with_another_key_is_refused(pool):
@@ -491,6 +492,23 @@ async def test_a_failed_start_leaves_nothing(any_mode, tmp_path, monkeypatch):
     monkeypatch.setattr("raftbed.hosts.local.LAB_TIMEOUT", 0.5)
     with pytest.raises(HostError, match=r"n[12]: "):
         await pool.start()
+    assert not (tmp_path / "lab").exists()
+
+
+async def test_forbidden_user_namespaces_end_with_reason_and_remedy_and_nothing_made(any_mode, tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("needs an ordinary user: root is not subject to it")
+    start = "import asyncio, sys; from pathlib import Path; from raftbed.hosts.local import LocalPool\n"
+    start += "asyncio.run(LocalPool(['n1'], Path(sys.argv[1])).start())"
+    # The limit holds within the user namespace that it is set in, whose user is an ordinary one.
+    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    inside = ["unshare", "--user", "--map-user=1000", "--keep-caps", "sh", "-c", forbid, "sh"]
+    process = await asyncio.create_subprocess_exec(
+        *inside, sys.executable, "-c", start, str(tmp_path / "lab"), stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    assert b"HostError: local hosts cannot be made: user namespaces are switched off" in said
+    assert b"sysctl -w user.max_user_namespaces" in said
     assert not (tmp_path / "lab").exists()
 
 
