@@ -69,6 +69,16 @@ def load(name: str) -> Bug:
     return bug
 
 
+def replace(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+    """Put `replacement` in the place of a method of a class, or of a function of a module.
+
+    Raises:
+        AttributeError: there is no such thing to replace: the code has moved on, and the bug with it must.
+    """
+    getattr(owner, name)
+    setattr(owner, name, replacement)
+
+
 def run_planted(bug: Bug) -> int:
     """Plant `bug` in this process and run a node in it; returns the node's exit status."""
     from raftbed.nodes.__main__ import main
