@@ -41,7 +41,7 @@ def burns(send: Send) -> None:
 def grows(send: Send) -> None:
     send("began")
     held = []
-    while True:
+    for _ in range(600):
         held.append(bytearray(MIB))
 
 
@@ -82,6 +82,11 @@ def test_memory_is_used_up() -> None:
     received: list[Any] = []
     assert run_limited(grows, memory_limit=64 * MIB, receive=received.append) == Limited(None, "memory")
     assert received == ["began"]
+
+
+def test_the_kernel_refuses_memory_to_a_child_whose_parent_does_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits._Parent, "_limit_hit", lambda self: None)
+    assert run_limited(grows, memory_limit=64 * MIB) == Limited(None, "memory")
 
 
 def test_resident_memory_is_watched_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:

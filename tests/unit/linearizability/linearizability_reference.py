@@ -89,6 +89,7 @@ class RandomHistory:
         pending: share of the operations that never end; half of them take effect.
         failed: share of the writes that fail, without effect.
         lies: share of the observations that are replaced by a value written somewhere, or by one never written.
+        nulls: share of the writes that write null.
     """
 
     def __init__(
@@ -103,9 +104,10 @@ class RandomHistory:
         pending: float = 0.2,
         failed: float = 0.1,
         lies: float = 0.2,
+        nulls: float = 0.0,
     ) -> None:
         self.rng, self.model, self.values, self.keys = rng, model, values, keys
-        self.pending, self.failed, self.lies = pending, failed, lies
+        self.pending, self.failed, self.lies, self.nulls = pending, failed, lies, nulls
         self.left, self.started = operations, 0
         self.idle, self.fresh = list(range(processes)), processes
         self.state: dict[str, Any] = {}
@@ -133,12 +135,14 @@ class RandomHistory:
         new: Any = rng.randrange(self.values) if self.values else self.started
         functions = {"register": "read write", "cas-register": "read write cas"}
         f = rng.choice(functions.get(self.model, "get get put append append").split())
-        if self.model == "kv-append":
+        if self.model != "kv-append" and self.nulls and rng.random() < self.nulls:
+            new = None
+        elif self.model == "kv-append":
             new = chr(ord("a") + new)
         value = None if f in ("read", "get") else new
         if f == "cas":
             value = [self.state.get(key) if rng.random() < 0.7 else rng.choice(self.written), new]
-        if value is not None:
+        if f not in ("read", "get"):
             self.written.append(new)
         op = _Running(self.idle.pop(rng.randrange(len(self.idle))), f, key, value)
         self.running.append(op)
@@ -197,4 +201,5 @@ def random_history(rng: random.Random, model: str | None = None) -> list[Op]:
         keys=rng.choice([1, 1, 2]),
         pending=rng.choice([0, 0.2, 0.5]),
         lies=rng.choice([0, 0.1, 0.3]),
+        nulls=rng.choice([0, 0.1]),
     ).make()
