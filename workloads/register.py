@@ -33,7 +33,7 @@ class RegisterGenerator:
         self._keys = [f"r{number}" for number in range(keys)]
         self._next_value = worker + 1
         self._stride = workers
-        self._seen: dict[str, Any] = {}
+        self._last_seen: tuple[str, Any] | None = None
 
     def next(self) -> Request:
         """The operation to invoke next."""
@@ -43,20 +43,19 @@ class RegisterGenerator:
             return Request("read", key)
         value = self._next_value
         self._next_value += self._stride
-        if draw < _READ_SHARE + _WRITE_SHARE or key not in self._seen:
+        if draw < _READ_SHARE + _WRITE_SHARE or self._last_seen is None:
             return Request("write", key, value)
-        return Request("cas", key, [self._seen[key], value])
+        # The key that was looked at last: what was seen of others is likely to be out of date.
+        key, old = self._last_seen
+        return Request("cas", key, [old, value])
 
     def observe(self, request: Request, outcome: Outcome) -> None:
-        """Remember what the key was last seen to hold."""
+        """Remember what was last seen, and where."""
         if outcome.type == "ok":
             seen = request.value[1] if request.f == "cas" else outcome.value
-            if seen is None:
-                self._seen.pop(request.key, None)
-            else:
-                self._seen[request.key] = seen
-        elif request.f == "cas":
-            self._seen.pop(request.key, None)  # what we believed is out of date, or unknown: look or write first
+            self._last_seen = (request.key, seen) if seen is not None else None
+        elif self._last_seen is not None and self._last_seen[0] == request.key:
+            self._last_seen = None  # what we believed is out of date, or unknown: look or write first
 
 
 class Register:

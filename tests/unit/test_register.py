@@ -4,7 +4,7 @@ from collections import Counter
 
 from tests_support import make_plan_for_tests
 
-from raftbed.workloads.base import Outcome
+from raftbed.workloads.base import Outcome, Request
 from raftbed.workloads.register import Register
 
 PLAN = make_plan_for_tests(nodes=3, concurrency=4, keys=3)
@@ -39,27 +39,21 @@ def test_reads_writes_and_compare_and_sets_are_mixed():
     assert min(kinds["read"], kinds["write"], kinds["cas"]) > 150
 
 
-def test_a_compare_and_set_expects_the_value_last_seen():
-    last = {}
+def test_a_compare_and_set_expects_the_value_last_seen_where_it_was_seen():
+    last = None
     for request, outcome in operations(1, 500):
         if request.f == "cas":
-            assert request.value[0] == last[request.key]
-            last[request.key] = request.value[1]
+            assert (request.key, request.value[0]) == last
+            last = (request.key, request.value[1])
         elif outcome.value is not None:
-            last[request.key] = outcome.value
+            last = (request.key, outcome.value)
 
 
 def test_after_an_unknown_compare_and_set_the_old_belief_is_dropped():
     generator = Register().generator(PLAN, 0)
-    request = next(r for r in iter(generator.next, None) if _ok(generator, r) and r.f == "cas")
-    generator.observe(request, Outcome("info", request.value))
-    following = [generator.next() for _ in range(200)]
-    assert not [r for r in following if r.f == "cas" and r.key == request.key]
-
-
-def _ok(generator, request):
-    generator.observe(request, Outcome("ok", 5 if request.f == "read" else request.value))
-    return True
+    generator.observe(Request("read", "r1"), Outcome("ok", 5))
+    generator.observe(Request("cas", "r1", [5, 6]), Outcome("info", [5, 6]))
+    assert "cas" not in {generator.next().f for _ in range(200)}
 
 
 def test_the_same_seed_makes_the_same_operations():
