@@ -106,9 +106,10 @@ def check(
             progress(Progress(event, counts, str(chosen), name, result))
 
     tell("started")
+    writers = _WritersByValue(histories)
     searched: list[tuple[str, KeyHistory]] = []
     for name, history in zip(names, histories, strict=True):
-        fast = None if chosen == "kv-append" else _decided_fast(history, histories)
+        fast = None if chosen == "kv-append" else _decided_fast(history, writers)
         if fast is None:
             searched.append((name, history))
         else:
@@ -117,7 +118,7 @@ def check(
     for number, (name, history) in enumerate(searched):
         tell("searching", name)
         part = budget.part(budget.remaining() / (len(searched) - number))
-        tell("decided", name, _searched(history, str(chosen), part, histories))
+        tell("decided", name, _searched(history, str(chosen), part, writers))
     return combine(chosen, results, counts=counts, limits=limits)
 
 
@@ -206,35 +207,55 @@ def _result(
     return result
 
 
-def _elsewhere(history: KeyHistory, histories: Sequence[KeyHistory]) -> Callable[[Any], tuple[Any, Operation] | None]:
-    def find(value: Any) -> tuple[Any, Operation] | None:
-        for other in histories:
-            if other is not history:
-                for operation in other.operations:
-                    if operation.kind != "read" and operation.new == value:
-                        return other.key, operation
-        return None
+class _WritersByValue:
+    """Who wrote a value to which key. The index is made when it is first asked for: only violations need it."""
 
-    return find
+    def __init__(self, histories: Sequence[KeyHistory]) -> None:
+        self._histories = histories
+        self._index: dict[Any, list[tuple[KeyHistory, Operation]]] | None = None
+
+    def elsewhere(self, history: KeyHistory) -> Callable[[Any], tuple[Any, Operation] | None]:
+        """A function that finds (key, operation) that wrote a value to a key other than this one."""
+
+        def find(value: Any) -> tuple[Any, Operation] | None:
+            if self._index is None:
+                self._index = self._made()
+            return next(
+                ((other.key, operation) for other, operation in self._index.get(value, ()) if other is not history),
+                None,
+            )
+
+        return find
+
+    def _made(self) -> dict[Any, list[tuple[KeyHistory, Operation]]]:
+        index: dict[Any, list[tuple[KeyHistory, Operation]]] = {}
+        for history in self._histories:
+            for operation in history.operations:
+                if operation.kind != "read":
+                    found = index.setdefault(operation.new, [])
+                    # Two of different keys are enough: at least one is of another key than the one that asks.
+                    if not found or (len(found) == 1 and found[0][0] is not history):
+                        found.append((history, operation))
+        return index
 
 
-def _decided_fast(history: KeyHistory, histories: Sequence[KeyHistory]) -> Result | None:
+def _decided_fast(history: KeyHistory, writers: _WritersByValue) -> Result | None:
     """The result of the algorithm for unique values; None where values are not unique."""
     analysis = analyse(history)
     if analysis.verdict == "not-unique":
         return None
     if analysis.verdict == VALID:
         return _result(VALID, history, "unique-values", "Linearizable.")
-    witness = explain(history, analysis, _elsewhere(history, histories))
+    witness = explain(history, analysis, writers.elsewhere(history))
     return _result(INVALID, history, "unique-values", witness.sentence, witness)
 
 
-def _searched(history: KeyHistory, model: str, budget: Budget, histories: Sequence[KeyHistory]) -> Result:
+def _searched(history: KeyHistory, model: str, budget: Budget, writers: _WritersByValue) -> Result:
     outcome = decide(history, model, budget)
     if outcome.validity == VALID:
         return _result(VALID, history, outcome.method, "Linearizable.")
     if outcome.validity == INVALID:
-        witness = _search_witness(outcome, history, histories)
+        witness = _search_witness(outcome, history, writers)
         return _result(INVALID, history, outcome.method, witness.sentence, witness)
     return stopped(outcome.limit or "time", history)
 
@@ -254,9 +275,9 @@ def stopped(limit: Limit, history: KeyHistory | None = None) -> Result:
     }
 
 
-def _search_witness(outcome: Outcome, history: KeyHistory, histories: Sequence[KeyHistory]) -> Witness:
+def _search_witness(outcome: Outcome, history: KeyHistory, writers: _WritersByValue) -> Witness:
     if outcome.phantoms:
-        return phantom_witness(outcome.phantoms[0], [], history, _elsewhere(history, histories))
+        return phantom_witness(outcome.phantoms[0], [], history, writers.elsewhere(history))
     if outcome.stuck is None:
         raise AssertionError("an invalid outcome says why")
     return stale_witness(history) or stuck_witness(outcome.stuck)

@@ -65,6 +65,14 @@ def test_answer_and_messages_arrive(start: Literal["fork"] | None) -> None:
     assert received == [("working on", 21)]
 
 
+def test_a_spawned_child_answers_too() -> None:
+    # A spawned child imports its function, which therefore is one of the product's.
+    history = [Op(0, 0, "invoke", 0, "write", "x", 1), Op(1, 1, "ok", 0, "write", "x", 1)]
+    arguments = (history, None, None, None)
+    outcome = run_limited(limited._check_and_tell, *arguments, start="spawn", time_limit=60, memory_limit=512 * MIB)
+    assert outcome.value.summary.startswith("Nothing to check: no read succeeded")
+
+
 def test_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_GRACE", 0.1)
     received: list[Any] = []
