@@ -1,0 +1,199 @@
+"""Good and bad goldens of the checks that judge a run beside its linearizability."""
+
+import pytest
+from tests_support import HistoryBuilder, make_plan_for_tests, make_run, write_lines
+
+from raftbed.analysis import availability, fault_coverage, node_health, statistics
+from raftbed.analysis.checks import SIMPLE_CHECKS, run_checks
+from raftbed.analysis.operations import spans, windows
+from raftbed.model import SECOND, FaultEvent, FaultStep
+from raftbed.store import RunEvent
+
+STEP = FaultStep("f01", "partition", "halves", 1.0, 3.0, ("n1", "n2", "n3"))
+
+
+def phases(**times: float) -> list[RunEvent]:
+    return [RunEvent(int(at * SECOND), "phase", name.replace("_", "-")) for name, at in times.items()]
+
+
+def ledger(*states: tuple[str, float], fault="f01", **detail) -> list[FaultEvent]:
+    return [FaultEvent(int(at * SECOND), fault, "partition", "halves", s, ("n1",), detail) for s, at in states]
+
+
+PROVED_AND_HEALED = ledger(("injected", 1.0), ("proved", 1.2), ("healed", 3.0))
+
+
+def steady(until: float = 6.0, every: float = 0.1, skip: tuple[float, float] = (99, 99)):
+    """Writes and reads of one client, but for a time in which nothing succeeds."""
+    history = HistoryBuilder()
+    at, value = 0.0, 0
+    while at < until:
+        if not skip[0] <= at < skip[1]:
+            value += 1
+            history.op(0, "write", "x", value, call=at, end=at + 0.02)
+            history.op(0, "read", "x", None, call=at + 0.03, end=at + 0.05, result=value)
+        at = round(at + every, 6)
+    return spans(history.sorted())
+
+
+class TestAvailability:
+    def judge(self, operations, events=(), schedule=(STEP,), faults=PROVED_AND_HEALED):
+        return availability.judge(operations, windows(schedule, faults), events, recovery_timeout=5.0)
+
+    def test_service_after_each_heal_is_measured(self):
+        events = phases(clients=0, heal=6, recovery=6.0, final_reads=6.1)
+        operations = steady(until=7.0, skip=(1.0, 3.5))
+        verdict = self.judge(operations, events)
+        assert verdict.validity == "valid"
+        assert verdict.details["recoveries"][0]["seconds"] == pytest.approx(0.52)
+        assert verdict.details["longest_gap"] == pytest.approx(2.57)
+        assert verdict.details["final_recovery"] == pytest.approx(0.02)
+
+    def test_a_cluster_that_never_serves_again_is_invalid(self):
+        events = phases(clients=0, heal=6, recovery=6.0, final_reads=11.0, ended=12.0)
+        verdict = self.judge(steady(until=5.0), events)
+        assert (verdict.validity, verdict.summary) == (
+            "invalid",
+            "Nothing succeeded any more after the final heal, for 6.0 s.",
+        )
+
+    def test_a_run_cut_off_during_recovery_is_unknown(self):
+        verdict = self.judge(steady(until=5.0), phases(clients=0, heal=6, recovery=6.0, ended=7.0))
+        assert verdict.validity == "unknown"
+
+    def test_serving_too_late_is_invalid(self):
+        events = phases(clients=0, heal=6, recovery=6.0, final_reads=20.0, ended=21.0)
+        operations = steady(until=5.0) + [span for span in steady(until=21.0) if span.call > 20 * SECOND]
+        assert self.judge(operations, events).validity == "invalid"
+
+    def test_nothing_acknowledged_is_unknown(self):
+        assert self.judge([]).validity == "unknown"
+
+
+class TestStatistics:
+    def test_counts_and_latencies(self):
+        history = HistoryBuilder()
+        history.op(0, "write", "x", 1, call=0, end=0.010)
+        history.op(0, "read", "x", None, call=1, end=1.020, result=1)
+        history.op(0, "cas", "x", [5, 6], call=2, end=2.001, type="fail", error="precondition-failed: no")
+        history.op(1, "write", "x", 2, call=3, end=4, type="info", error="timeout")
+        history.op(2, "write", "x", 3, call=5, end=None)
+        verdict = statistics.judge(spans(history.sorted()))
+        assert verdict.validity == "valid"
+        assert (verdict.details["ok"], verdict.details["fail"], verdict.details["info"]) == (2, 1, 2)
+        assert verdict.details["by_f"]["write"]["latency"]["p50"] == pytest.approx(0.010)
+        assert verdict.details["errors"] == {"precondition-failed": 1, "timeout": 1, "no completion": 1}
+
+    @pytest.mark.parametrize(
+        ("f", "said"),
+        [("read", "No write succeeded"), ("write", "No read succeeded"), (None, "No operation succeeded")],
+    )
+    def test_too_little_to_judge_is_unknown_and_named(self, f, said):
+        history = HistoryBuilder()
+        if f:
+            history.op(0, f, "x", 1, call=0, end=1, result=None)
+        verdict = statistics.judge(spans(history.sorted()))
+        assert verdict.validity == "unknown"
+        assert said in verdict.summary
+
+    def test_nearest_rank_percentiles(self):
+        assert [statistics.percentile([1.0, 2.0, 3.0, 4.0], p) for p in (50, 90, 100)] == [2.0, 4.0, 4.0]
+
+
+class TestNodeHealth:
+    def test_quiet_logs_are_valid(self, tmp_path):
+        log = tmp_path / "node.log"
+        log.write_text("INFO all is well\nWARNING peer n2 is unreachable\n")
+        assert node_health.judge({"n1": log}, []).validity == "valid"
+
+    @pytest.mark.parametrize(
+        "line", ["Traceback (most recent call last):", "Fatal Python error: Aborted", "12:00 CRITICAL raftbed: disk"]
+    )
+    def test_a_loud_line_is_quoted(self, tmp_path, line):
+        log = tmp_path / "node.log"
+        log.write_text(f"INFO fine\n{line}\n  more\n")
+        verdict = node_health.judge({"n1": log}, [])
+        assert verdict.validity == "invalid"
+        assert line in verdict.details["findings"][0]["lines"]
+
+    def test_a_death_that_no_fault_caused_is_invalid(self):
+        died = RunEvent(1, "error", "n2: its process died by itself.", {"node": "n2", "log": "Killed"})
+        verdict = node_health.judge({}, [died])
+        assert verdict.validity == "invalid"
+        assert "n2: its process died by itself." in verdict.summary
+
+    def test_errors_that_are_not_about_a_node_are_no_finding(self, tmp_path):
+        log = tmp_path / "node.log"
+        log.write_text("")
+        assert node_health.judge({"n1": log}, [RunEvent(1, "error", "Could not fetch.")]).validity == "valid"
+
+    def test_no_log_at_all_is_unknown_and_one_missing_is_mentioned(self, tmp_path):
+        log = tmp_path / "node.log"
+        log.write_text("")
+        assert node_health.judge({"n1": None, "n2": None}, []).validity == "unknown"
+        assert "n2" in node_health.judge({"n1": log, "n2": None}, []).summary
+
+    def test_both_ends_of_a_huge_log_are_read(self, tmp_path):
+        log = tmp_path / "node.log"
+        with log.open("wb") as stream:
+            stream.truncate(20 << 20)
+            stream.seek(0, 2)
+            stream.write(b"\nTraceback (most recent call last):\n")
+        assert node_health.judge({"n1": log}, []).validity == "invalid"
+
+
+class TestFaultCoverage:
+    def judge(self, faults, operations=None, schedule=(STEP,), **more):
+        operations = steady() if operations is None else operations
+        return fault_coverage.judge(windows(schedule, faults), operations, **more)
+
+    def test_proved_and_healed_under_load_is_valid(self):
+        verdict = self.judge(PROVED_AND_HEALED)
+        assert verdict.validity == "valid"
+        assert verdict.details["faults"][0]["operations"] > 10
+
+    def test_no_planned_faults_is_valid_and_said(self):
+        assert self.judge([], schedule=()).summary == "No faults were planned."
+
+    @pytest.mark.parametrize(
+        ("faults", "said"),
+        [
+            ([], "No fault took effect"),
+            (ledger(("injected", 1.0), ("healed", 3.0)), "No fault took effect"),
+            (ledger(("injected", 1.0), ("proved", 1.2)), "f01 was not healed"),
+            ([*PROVED_AND_HEALED, *ledger(("failed", 2.0), error="no nft")], "f01 failed: no nft"),
+        ],
+    )
+    def test_faults_without_effect_make_the_run_unknown(self, faults, said):
+        verdict = self.judge(faults)
+        assert verdict.validity == "unknown"
+        assert said in verdict.summary
+
+    def test_a_fault_that_met_no_operation_makes_the_run_unknown(self):
+        verdict = self.judge(PROVED_AND_HEALED, operations=steady(until=0.5))
+        assert "no operation was under way during f01" in verdict.summary
+
+    def test_a_stopped_run_is_judged_by_what_was_due(self):
+        later = FaultStep("f02", "partition", "one", 9.0, 10.0, ("n1", "n2", "n3"))
+        assert self.judge(PROVED_AND_HEALED, schedule=(STEP, later), stopped_after=4.0).validity == "valid"
+        assert self.judge(PROVED_AND_HEALED, schedule=(STEP, later)).validity == "unknown"
+
+
+def test_a_check_that_breaks_is_unknown_and_stops_no_other(tmp_path, monkeypatch):
+    def broken(run):
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setitem(SIMPLE_CHECKS, "statistics", broken)  # type: ignore[arg-type]
+    run = make_run(tmp_path)
+    write_lines(run.history_path, HistoryBuilder().op(0, "write", "x", 1, call=0, end=1).sorted())
+    results = run_checks(run, ["statistics", "node-health"], time_limit=10, memory_limit=1 << 30)
+    assert [verdict.checker for verdict in results.verdicts] == ["statistics", "node-health"]
+    assert "ZeroDivisionError" in results.verdicts[0].summary
+    assert results.validity == "unknown"
+
+
+def test_a_run_cut_off_before_anything_happened_is_unknown_not_an_error(tmp_path):
+    run = make_run(tmp_path, make_plan_for_tests(schedule=(STEP,), faults=("partition",)), state="running")
+    results = run_checks(run, run.plan().checks, time_limit=10, memory_limit=1 << 30)
+    assert results.validity == "unknown"
+    assert {verdict.validity for verdict in results.verdicts} == {"unknown"}

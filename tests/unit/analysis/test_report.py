@@ -1,0 +1,170 @@
+"""The page opens offline, says the verdict first and without JavaScript, and escapes whatever it was told."""
+
+import re
+import shutil
+import stat
+import subprocess
+
+import pytest
+from tests_support import HistoryBuilder, make_plan_for_tests, make_run, write_lines
+
+from raftbed.analysis.checks import run_checks
+from raftbed.analysis.report import write_report
+from raftbed.analysis.report.page import affected, operation_text
+from raftbed.analysis.report.view import gather, natural, script_safe
+from raftbed.model import SECOND, FaultEvent, FaultStep
+from raftbed.store import RunEvent, StatusSample
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+STEP = FaultStep("f01", "partition", "halves", 1.0, 3.0, ("n1", "n2", "n3"), "a plain cut")
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028'\"&"
+
+
+def stale_read(history: HistoryBuilder) -> HistoryBuilder:
+    history.op(0, "write", "x", 1, call=1.0, end=1.1)
+    history.op(1, "write", "x", 2, call=1.2, end=1.3)
+    history.op(2, "read", "x", None, call=1.4, end=1.5, result=1, node="n3")
+    return history.op(3, "write", "x", 4, call=1.45, end=None)
+
+
+def a_run(tmp_path, history: HistoryBuilder, *, hostile: str = ""):
+    plan = make_plan_for_tests(schedule=(STEP,), faults=("partition",), time_limit=5.0)
+    run = make_run(tmp_path, plan)
+    write_lines(run.history_path, history.sorted())
+    times = (("injected", 1.0), ("proved", 1.2), ("healed", 3.0))
+    detail = {"mechanism": hostile or "nft", "drops": {"n1": ["n2", "n3"], "n2": ["n1"], "n3": ["n1"]}}
+    write_lines(
+        run.faults_path,
+        [FaultEvent(int(at * SECOND), "f01", "partition", "halves", s, plan.nodes, detail) for s, at in times],
+    )
+    roles = {"n1": "leader", "n2": "follower", "n3": "candidate"}
+    write_lines(
+        run.status_path,
+        [
+            StatusSample(int(at * SECOND), node, True, role, 2, "n1", 5, 5, 5)
+            for at in (0.5, 1.0, 2.0)
+            for node, role in roles.items()
+        ],
+    )
+    marks = [("phase", "clients", 0.4), ("phase", "heal", 4.0), ("stall", f"stood still {hostile}", 2.0)]
+    write_lines(run.events_path, [RunEvent(int(at * SECOND), kind, said) for kind, said, at in marks])
+    (run.node_directory("n1") / "node.log").write_text(f"hello {hostile}\n")
+    run.write_results(run_checks(run, plan.checks, time_limit=20, memory_limit=1 << 30))
+    return run
+
+
+def page_of(run) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def without_scripts(page: str) -> str:
+    return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_the_verdict_comes_first_and_needs_no_script(tmp_path):
+    page = without_scripts(page_of(a_run(tmp_path, stale_read(HistoryBuilder()))))
+    body = page.partition("<body>")[2]
+    assert re.search(r"<h1>.*invalid</h1>", body)
+    assert body.index("</h1>") < body.index("What was checked")
+    assert "raftbed run smoke-test --seed 1" in body
+    assert "read → 1" in body
+    assert "<svg" in body
+
+
+def test_a_valid_run_shows_no_violation(tmp_path):
+    history = HistoryBuilder().op(0, "write", "x", 1, call=1, end=2).op(0, "read", "x", None, call=2, end=3, result=1)
+    page = page_of(a_run(tmp_path, history))
+    assert 'id="violation"' not in page
+    assert "<title>valid" in page
+
+
+def test_the_file_is_private_and_asks_for_nothing_from_outside(tmp_path):
+    run = a_run(tmp_path, stale_read(HistoryBuilder()))
+    page = page_of(run)
+    assert stat.S_IMODE(run.report_path.stat().st_mode) == 0o600
+    head = page.partition("</head>")[0]
+    assert "default-src 'none'" in head
+    assert not re.findall(r'(?:src|href)="(?!data:)[^"#]', without_scripts(page))
+
+
+def test_whatever_it_was_told_is_escaped(tmp_path):
+    history = stale_read(HistoryBuilder())
+    history.op(4, "write", HOSTILE, HOSTILE, call=2, end=2.5, error=HOSTILE, node=HOSTILE)
+    history.op(4, "read", HOSTILE, None, call=2.6, end=2.7, result=HOSTILE + "?")
+    page = page_of(a_run(tmp_path, history, hostile=HOSTILE))
+    assert "<img src=x" not in page
+    assert "<script>alert" not in page
+    assert page.count("<script") == page.count("</script>") == 5
+
+
+def test_a_run_that_was_cut_off_still_has_a_page(tmp_path):
+    run = make_run(tmp_path, state="running")
+    page = page_of(run)
+    assert "The controller was cut off" in page
+    assert "This run has not been checked" in page
+    assert "No operations were recorded." in page
+
+
+def test_unreadable_parts_become_a_sentence(tmp_path):
+    run = a_run(tmp_path, stale_read(HistoryBuilder()))
+    run.status_path.write_text("{}\n{}\n")
+    (run.path / "plan.json").write_text("nonsense")
+    page = page_of(run)
+    assert "The plan could not be read" in page
+    assert "The status samples could not be read" in page
+
+
+def test_a_plot_that_fails_changes_neither_page_nor_verdict(tmp_path, monkeypatch):
+    from raftbed.analysis.report import plots
+
+    monkeypatch.setattr(plots, "_finished", lambda *a, **k: 1 / 0)
+    page = page_of(a_run(tmp_path, stale_read(HistoryBuilder())))
+    assert "could not be made: ZeroDivisionError" in page
+    assert "<title>invalid" in page
+
+
+def test_failing_keys_come_first(tmp_path):
+    history = stale_read(HistoryBuilder())
+    history.op(5, "write", "a", 9, call=1, end=2)
+    view = gather(a_run(tmp_path, history))
+    assert [row["key"] for row in view.keys] == ["x", "a"]
+    assert sorted(["r10", "r2"], key=natural) == ["r2", "r10"]
+
+
+def test_the_smaller_side_of_a_partition_is_marked():
+    drops = {"n1": ["n2", "n3"], "n2": ["n1"], "n3": ["n1"]}
+    assert affected({"injected": {"drops": drops}}, ("n1", "n2", "n3")) == ["n1"]
+    assert affected({}, ("n1", "n2")) == ["n1", "n2"]
+
+
+@pytest.mark.parametrize(
+    ("f", "argument", "value", "type_", "text"),
+    [
+        ("read", None, 7, "ok", "read x → 7"),
+        ("read", None, None, "fail", "read x → ?"),
+        ("write", 7, 7, "ok", "write x 7"),
+        ("cas", [1, 2], [1, 2], "info", "cas x 1 ⇒ 2"),
+    ],
+)
+def test_operations_read_as_one_says_them(f, argument, value, type_, text):
+    assert operation_text(f, "x", argument, value, type_) == text
+
+
+def test_json_in_a_script_cannot_end_it():
+    assert "<" not in script_safe({"a": HOSTILE})
+    assert "\u2028" not in script_safe(HOSTILE)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the Debian package chromium")
+def test_it_opens_from_disk_with_no_console_message(tmp_path):
+    report = write_report(a_run(tmp_path, stale_read(HistoryBuilder())))
+    options = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
+        "--enable-logging=stderr", "--virtual-time-budget=4000", "--dump-dom",
+    ]  # fmt: skip
+    shown = subprocess.run(
+        [CHROMIUM, *options, report.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "CONSOLE" not in shown.stderr
+    assert 'class="main-svg"' in shown.stdout, "plotly drew nothing"

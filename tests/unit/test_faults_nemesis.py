@@ -1,0 +1,222 @@
+"""The nemesis injects, proves, heals and records, whatever breaks, in virtual time."""
+
+import asyncio
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raftbed.errors import FaultError, HostError
+from raftbed.faults.base import LeaderSeen
+from raftbed.faults.kill import Kill
+from raftbed.faults.nemesis import Nemesis
+from raftbed.model import SECOND, FaultEvent, FaultStep, Op
+
+NODES = ("n1", "n2", "n3")
+
+
+class Clock:
+    """Time that goes on when everybody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._count = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._count += 1
+        heapq.heappush(self._sleepers, (self.now + int(seconds * SECOND), self._count, future))
+        await future
+
+    async def run(self, work):
+        """Await `work`, waking the next sleeper whenever nothing else is left to do."""
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            for _ in range(20):
+                await asyncio.sleep(0)
+            if not task.done() and self._sleepers:
+                self.now, _, future = heapq.heappop(self._sleepers)
+                if not future.done():
+                    future.set_result(None)
+        return task.result()
+
+
+@dataclass
+class FakeFault:
+    """A fault that does what the test says, and keeps what it was asked."""
+
+    calls: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
+    failing: set[str] = field(default_factory=set)
+    heal_failures: int = 0
+
+    async def inject(self, step: FaultStep, order: Sequence[str]) -> Mapping[str, Any]:
+        self.calls.append(("inject", step.id, tuple(order)))
+        if "inject" in self.failing:
+            raise HostError("the wire is hot.", host="n2")
+        return {"nodes": list(order)[:1], "mechanism": "fake"}
+
+    async def prove(self, step: FaultStep) -> Mapping[str, Any]:
+        if "prove" in self.failing:
+            raise FaultError("n1 reached n2.")
+        return {"probe": "cut"}
+
+    async def heal(self, step: FaultStep) -> Mapping[str, Any]:
+        self.calls.append(("heal", step.id, ()))
+        if self.heal_failures:
+            self.heal_failures -= 1
+            raise FaultError("still cut.")
+        return {"probe": "open"}
+
+
+class Control:
+    """Processes that obey."""
+
+    def __init__(self) -> None:
+        self.running = set(NODES)
+        self.seen: LeaderSeen | None = LeaderSeen("n3", 4, {})
+
+    async def kill(self, node):
+        self.running.discard(node)
+        return {"pid": 1}
+
+    async def start(self, node):
+        self.running.add(node)
+        return {"pid": 2}
+
+    async def is_running(self, node):
+        return node in self.running
+
+    async def is_answering(self, node, *, timeout):
+        return node in self.running
+
+    async def leader(self):
+        return self.seen
+
+
+class Bench:
+    """A nemesis with everything around it faked."""
+
+    def __init__(self) -> None:
+        self.clock, self.fault, self.control = Clock(), FakeFault(), Control()
+        self.ledger: list[FaultEvent] = []
+        self.history: list[Op] = []
+        self.nemesis = Nemesis(
+            hosts={},
+            control=self.control,
+            clock=self.clock,
+            record_event=self.ledger.append,
+            record_op=self.history.append,
+            sleep=self.clock.sleep,
+            faults={"partition": self.fault},
+        )
+
+    def run(self, *steps: FaultStep):
+        return self.clock.run(self.nemesis.run(steps, start=SECOND))
+
+    def states(self):
+        return [(event.fault, event.state, event.time / SECOND) for event in self.ledger]
+
+
+def step(id_="f01", shape="halves", at=1.0, until=3.0):
+    return FaultStep(id_, "partition", shape, at, until, NODES)
+
+
+async def test_a_fault_is_injected_proved_and_healed_at_its_times():
+    bench = Bench()
+    await bench.run(step())
+    assert bench.states() == [("f01", "injected", 2.0), ("f01", "proved", 2.0), ("f01", "healed", 4.0)]
+    assert bench.ledger[0].nodes == ("n1",)
+    assert [(op.process, op.f, op.type) for op in bench.history] == [("nemesis", "partition", "info")] * 3
+
+
+async def test_faults_that_overlap_go_side_by_side():
+    bench = Bench()
+    await bench.run(step(until=3.0), step("f02", at=2.5, until=5.0))
+    assert [(fault, state) for fault, state, _ in bench.states()] == [
+        ("f01", "injected"), ("f01", "proved"), ("f02", "injected"), ("f02", "proved"),
+        ("f01", "healed"), ("f02", "healed"),
+    ]  # fmt: skip
+
+
+async def test_shapes_that_aim_at_the_leader_find_it_then():
+    bench = Bench()
+    await bench.run(step(shape="leader-alone"))
+    assert bench.fault.calls[0] == ("inject", "f01", ("n3", "n1", "n2"))
+    assert (bench.ledger[0].detail["leader"], bench.ledger[0].detail["term"]) == ("n3", 4)
+
+
+async def test_without_a_leader_the_planned_order_serves_and_that_is_recorded():
+    bench = Bench()
+    bench.control.seen = None
+    await bench.run(step(shape="leader-alone"))
+    assert bench.fault.calls[0] == ("inject", "f01", NODES)
+    assert bench.ledger[0].detail["leader"] is None
+
+
+async def test_a_fault_that_cannot_be_injected_is_recorded_and_healed_and_the_next_one_goes_on():
+    bench = Bench()
+    bench.fault.failing = {"inject"}
+    await bench.run(step(), step("f02", at=4.0, until=5.0))
+    assert [(fault, state) for fault, state, _ in bench.states()] == [
+        ("f01", "failed"), ("f01", "healed"), ("f02", "failed"), ("f02", "healed"),
+    ]  # fmt: skip
+    assert "the wire is hot" in str(bench.ledger[0].detail["error"])
+
+
+async def test_a_fault_that_did_not_take_is_not_proved():
+    bench = Bench()
+    bench.fault.failing = {"prove"}
+    await bench.run(step())
+    assert [state for _, state, _ in bench.states()] == ["injected", "failed", "healed"]
+
+
+async def test_the_final_heal_tries_again_what_did_not_heal():
+    bench = Bench()
+    bench.fault.heal_failures = 2
+    await bench.run(step())
+    assert bench.states()[-1][1] == "failed"
+    assert await bench.clock.run(bench.nemesis.heal_all()) == []
+    assert bench.states()[-1][1] == "healed"
+
+
+async def test_what_cannot_be_healed_at_all_is_told():
+    bench = Bench()
+    bench.fault.heal_failures = 99
+    await bench.run(step())
+    assert await bench.clock.run(bench.nemesis.heal_all()) == ["still cut."]
+
+
+async def test_healing_twice_is_harmless():
+    bench = Bench()
+    await bench.run(step())
+    calls = list(bench.fault.calls)
+    assert await bench.clock.run(bench.nemesis.heal_all()) == []
+    assert bench.fault.calls == calls
+
+
+async def test_a_run_that_is_stopped_is_healed_by_the_final_heal():
+    bench = Bench()
+    task = asyncio.ensure_future(bench.clock.run(bench.nemesis.run([step()], start=0)))
+    while not bench.ledger:
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await bench.clock.run(bench.nemesis.heal_all())
+    assert bench.states()[-1][:2] == ("f01", "healed")
+
+
+async def test_a_node_that_two_kills_hold_down_starts_when_the_later_lets_go():
+    control = Control()
+    kill = Kill(control)
+    first, second = (FaultStep(id_, "kill", "one", 0, 1, NODES) for id_ in ("f01", "f02"))
+    await kill.inject(first, NODES)
+    await kill.inject(second, NODES)
+    assert (await kill.heal(first))["left_down"] == ["n1"]
+    assert "n1" not in control.running
+    await kill.heal(second)
+    assert control.running == set(NODES)
+    assert kill.held_down() == set()
