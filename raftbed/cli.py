@@ -80,8 +80,9 @@ def run(test: str, **options: Any) -> int:
 
     TEST is one of `raftbed list tests`, or a plan file (everything that a run is, in one TOML file).
     """
-    from raftbed import running
+    from raftbed import listing, running
 
+    listing.tidy(options["store"])
     settings = _settings(test, options)
     console = Console(quiet=options["quiet"], json=options["as_json"])
     request = running.RunRequest(
@@ -107,12 +108,13 @@ def check(
     paths: tuple[Path, ...], model: str | None, as_json: bool, check_time_limit: float, check_memory_limit: int
 ) -> int:
     """Check histories (.jsonl, .jsonl.gz) or run directories; the worst verdict sets the exit code."""
-    from raftbed import checking
+    from raftbed import checking, listing
     from raftbed.console import show_results
     from raftbed.model import worst
 
     console = Console(json=as_json)
     limits = checking.Limits(time=check_time_limit, memory=check_memory_limit << 20)
+    listing.tidy(Path("store"))
     every = []
     for path in paths:
         results = checking.check_path(path, model=model, limits=limits)
@@ -130,9 +132,10 @@ def check(
 @_JSON
 def report(run_path: Path | None, store: Path, as_json: bool) -> int:
     """Write the report of a run (default: the latest) and print its path."""
-    from raftbed import checking
+    from raftbed import checking, listing
 
     console = Console(json=as_json)
+    listing.tidy(store)
     directory = checking.run_directory(run_path, store)
     if directory.results() is None:
         console.say("The run has not been checked yet; checking it first.")
@@ -165,12 +168,15 @@ def list_command(kind: str, store: Path, as_json: bool) -> int:
 
 
 @cli.command()
+@_STORE
 @_JSON
-def doctor(as_json: bool) -> int:
+def doctor(store: Path, as_json: bool) -> int:
     """Say what works on this machine, what is missing, and the command that installs or allows it."""
     from raftbed import doctor as examination
+    from raftbed import listing
 
     console = Console(json=as_json)
+    listing.tidy(store)
     console.say("Trying what this machine can do; this takes a few seconds.")
     findings = examination.diagnose()
     if as_json:
@@ -181,13 +187,14 @@ def doctor(as_json: bool) -> int:
 
 
 @cli.command()
+@_STORE
 @_JSON
-def clean(as_json: bool) -> int:
+def clean(store: Path, as_json: bool) -> int:
     """Remove hosts that were kept (`run --keep`), and whatever a killed run left behind."""
     from raftbed import listing
 
     console = Console(json=as_json)
-    removed = listing.clean(console.say)
+    removed = listing.clean(store, console.say)
     console.result(f"{len(removed)} removed." if removed else "Nothing was left behind.")
     if as_json:
         console.emit({"removed": removed})

@@ -24,17 +24,28 @@ def rows(kind: str, store: Path) -> list[tuple[str, str]]:
     return list({"faults": suite.FAULTS, "hosts": suite.HOSTS, "systems": suite.SYSTEMS}[kind].items())
 
 
-def clean(say: Callable[[str], None]) -> list[str]:
+def clean(store: Path, say: Callable[[str], None]) -> list[str]:
     """Remove kept hosts and leftovers of dead runs; returns what was removed."""
-    from raftbed.hosts import local
+    from raftbed.hosts import labs
 
-    removed = list(local.sweep())
-    for lab in local.list_labs():
-        local.remove_lab(lab)
+    removed = list(labs.sweep(store))
+    for lab in labs.list_labs(store):
+        labs.remove_lab(lab)
         removed.append(lab.name)
     for name in removed:
         say(f"removed {name}")
     return removed
+
+
+def tidy(store: Path) -> None:
+    """Remove what runs that were killed left behind; every command that touches runs does this first."""
+    import contextlib
+
+    from raftbed.errors import RaftbedError
+    from raftbed.hosts.labs import sweep
+
+    with contextlib.suppress(OSError, RaftbedError):  # tidying up must not keep anyone from working
+        sweep(store)
 
 
 def _describe(test: suite.NamedTest) -> str:
