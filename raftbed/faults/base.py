@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from raftbed.model import FaultStep
+
+_T = TypeVar("_T")
+
+
+async def settle(actions: Iterable[Awaitable[_T]]) -> list[_T]:
+    """Run `actions` side by side, each to its end, whatever becomes of the others; then raise the first error, if any.
+
+    What acts on hosts must not be cancelled half way because another host failed: it might still happen, later.
+    """
+    outcomes = await asyncio.gather(*actions, return_exceptions=True)
+    results: list[_T] = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        results.append(outcome)
+    return results
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,27 +8,41 @@ import errno
 import json
 import select
 import socket
+import struct
 import sys
 import time
 
-seconds, port, addresses = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-results = {}
-waiting = {}
-for address in addresses:
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-    sock.setblocking(False)
-    code = sock.connect_ex((address, port))
-    if code in (0, errno.EINPROGRESS):
-        waiting[sock] = address
-    else:
-        results[address] = errno.errorcode.get(code, str(code)).lower()
-deadline = time.monotonic() + seconds
-while waiting and time.monotonic() < deadline:
-    _, ready, _ = select.select([], list(waiting), [], max(0.0, deadline - time.monotonic()))
-    for sock in ready:
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        name = {0: "connected", errno.ECONNREFUSED: "refused"}.get(code, errno.errorcode.get(code, str(code)).lower())
-        results[waiting.pop(sock)] = name
-for address in waiting.values():
-    results[address] = "timeout"
-print(json.dumps(results))
+
+def name(code: int) -> str:
+    """What an error number of a connection means here."""
+    return {0: "connected", errno.ECONNREFUSED: "refused"}.get(code, errno.errorcode.get(code, str(code)).lower())
+
+
+def main(argv: list[str]) -> int:
+    """Try, and print."""
+    seconds, port, addresses = float(argv[0]), int(argv[1]), argv[2:]
+    results: dict[str, str] = {}
+    waiting: dict[socket.socket, str] = {}
+    for address in addresses:
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        sock.setblocking(False)
+        # Close with a reset: nobody is to wait for a probe.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        code = sock.connect_ex((address, port))
+        if code in (0, errno.EINPROGRESS):
+            waiting[sock] = address
+        else:
+            results[address] = name(code)
+    deadline = time.monotonic() + seconds
+    while waiting and time.monotonic() < deadline:
+        _, ready, _ = select.select([], list(waiting), [], max(0.0, deadline - time.monotonic()))
+        for sock in ready:
+            results[waiting.pop(sock)] = name(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    for address in waiting.values():
+        results[address] = "timeout"
+    print(json.dumps(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

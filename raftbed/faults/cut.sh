@@ -1,9 +1,12 @@
 # Cuts and heals the network of one host. POSIX sh.
 #
-#   mechanism                         prints what this host can do: nft, iptables or route
-#   cut MECHANISM OWNER ADDRESS...    drop packets: nft and iptables those that come from ADDRESS, route those that go to it
-#   heal MECHANISM OWNER ADDRESS...   undo one owner's cut; harmless when there is none
-#   count MECHANISM OWNER             prints how many packets this owner's cut has dropped ("-": cannot tell)
+#   cut MECHANISM OWNER PORT ADDRESS...    drop packets: nft and iptables those that come from ADDRESS, route those that
+#                                          go to it
+#   heal MECHANISM OWNER PORT ADDRESS...   undo one owner's cut; harmless when there is none
+#   count MECHANISM OWNER                  one line per address: ADDRESS PACKETS ANSWERS, where PACKETS met this owner's
+#                                          cut, and ANSWERS of them came from TCP port PORT (that of probes)
+#   sweep                                  remove whatever an owner of any earlier run left: tables, chains, routes; print
+#                                          what this host can do: nft, iptables or none
 #
 # Every owner (a fault of the schedule) has rules of its own, so that healing one leaves the others. Other people's rules
 # are never touched.
@@ -11,35 +14,21 @@ set -u
 PATH=$PATH:/usr/sbin:/sbin
 export PATH
 
-action=$1
-if [ "$action" = mechanism ]; then
-    if nft list tables >/dev/null 2>&1; then
-        echo nft
-    elif iptables -w -n -L INPUT >/dev/null 2>&1; then
-        echo iptables
-    else
-        echo route
-    fi
-    exit 0
-fi
-mechanism=$2 owner=$3
-shift 3
-
 family() { case $1 in *:*) echo 6 ;; *) echo 4 ;; esac; }
 tables() { if [ "$(family "$1")" = 6 ]; then echo ip6tables; else echo iptables; fi; }
 bits() { if [ "$(family "$1")" = 6 ]; then echo 128; else echo 32; fi; }
-# Routes of different owners to one address differ in their metric; f01 has 1001.
-metric() { number=$(printf %s "$owner" | tr -cd 0-9); number=${number#0}; echo $((1000 + ${number:-0})); }
+# Routes of different owners to one address differ in their metric; f01 has 7001. Protocol 82 says that they are ours.
+metric() { number=$(printf %s "$owner" | tr -cd 0-9); number=${number#0}; echo $((7000 + ${number:-0})); }
+
+remove_chain() { # COMMAND CHAIN
+    while $1 -w -D INPUT -j "$2" 2>/dev/null; do :; done
+    $1 -w -F "$2" 2>/dev/null && $1 -w -X "$2" 2>/dev/null
+}
 
 heal() {
     case $mechanism in
         nft) nft delete table inet "raftbed_$owner" 2>/dev/null ;;
-        iptables)
-            for command in iptables ip6tables; do
-                while $command -w -D INPUT -j "raftbed_$owner" 2>/dev/null; do :; done
-                $command -w -F "raftbed_$owner" 2>/dev/null && $command -w -X "raftbed_$owner" 2>/dev/null
-            done
-            ;;
+        iptables) for command in iptables ip6tables; do remove_chain $command "raftbed_$owner"; done ;;
         route)
             for address in "$@"; do
                 ip route del blackhole "$address/$(bits "$address")" metric "$(metric)" 2>/dev/null
@@ -49,50 +38,110 @@ heal() {
     return 0
 }
 
+cut_nft() {
+    # All owners count before any of them drops, so that each can show what it meets where several overlap.
+    count= drop=
+    for address in "$@"; do
+        if [ "$(family "$address")" = 6 ]; then kind=ip6; else kind=ip; fi
+        count="$count
+            $kind saddr $address tcp sport $port counter comment \"answers $address\"
+            $kind saddr $address counter comment \"packets $address\""
+        drop="$drop
+            $kind saddr $address drop"
+    done
+    nft -f - <<RULES
+table inet raftbed_$owner {
+    chain counting { type filter hook input priority -301; policy accept;$count
+    }
+    chain dropping { type filter hook input priority -300; policy accept;$drop
+    }
+}
+RULES
+}
+
+cut_iptables() {
+    # The newest owner stands first, and counts what it drops.
+    for command in iptables ip6tables; do
+        mine=
+        for address in "$@"; do
+            [ "$(tables "$address")" = $command ] || continue
+            if [ -z "$mine" ]; then $command -w -N "raftbed_$owner" || return 1; fi
+            mine=yes
+            $command -w -A "raftbed_$owner" -s "$address" -p tcp --sport "$port" -j DROP || return 1
+            $command -w -A "raftbed_$owner" -s "$address" -j DROP || return 1
+        done
+        if [ -n "$mine" ]; then $command -w -I INPUT -j "raftbed_$owner" || return 1; fi
+    done
+}
+
+cut_route() {
+    for address in "$@"; do
+        ip route add blackhole "$address/$(bits "$address")" metric "$(metric)" proto 82 || return 1
+    done
+}
+
+count() {
+    case $mechanism in
+        nft)
+            nft list table inet "raftbed_$owner" | sed -n \
+                's/.*counter packets \([0-9]*\) .*comment "\([a-z]*\) \(.*\)".*/\2 \3 \1/p'
+            ;;
+        iptables)
+            for command in iptables ip6tables; do $command -w -v -S "raftbed_$owner" 2>/dev/null; done | awk '
+                $1 == "-A" {
+                    what = "packets"; address = ""
+                    for (i = 2; i < NF; i++) {
+                        if ($i == "-s") { address = $(i + 1); sub("/.*", "", address) }
+                        if ($i == "--sport") what = "answers"
+                        if ($i == "-c") number = $(i + 1)
+                    }
+                    if (address) print what, address, number
+                    if (address && what == "answers") print "packets", address, number
+                }'
+            ;;
+    esac | awk '
+        $1 == "packets" { packets[$2] += $3 }
+        $1 == "answers" { answers[$2] += $3 }
+        END { for (address in packets) print address, packets[address], answers[address] + 0 }'
+}
+
+sweep() {
+    nft list tables inet 2>/dev/null | while read -r _ _ name; do
+        case $name in raftbed_*) nft delete table inet "$name" ;; esac
+    done
+    for command in iptables ip6tables; do
+        $command -w -S 2>/dev/null | sed -n 's/^-N \(raftbed_[A-Za-z0-9]*\)$/\1/p' | while read -r name; do
+            remove_chain $command "$name"
+        done
+    done
+    for address_family in -4 -6; do
+        ip $address_family route show type blackhole proto 82 2>/dev/null | while read -r kind address rest; do
+            # shellcheck disable=SC2086  # the rest is words: "proto 82 metric 7001"
+            [ "$kind" = blackhole ] && ip $address_family route del blackhole "$address" $rest 2>/dev/null
+        done
+    done
+    if nft list tables >/dev/null 2>&1; then
+        echo nft
+    elif iptables -w -n -L INPUT >/dev/null 2>&1; then
+        echo iptables
+    else
+        echo none
+    fi
+}
+
+action=$1
 case $action in
-    heal) heal "$@" ;;
+    sweep) sweep ;;
+    count) mechanism=$2 owner=$3; count ;;
+    heal) mechanism=$2 owner=$3 port=$4; shift 4; heal "$@" ;;
     cut)
+        mechanism=$2 owner=$3 port=$4
+        shift 4
         heal "$@"
         case $mechanism in
-            nft)
-                {
-                    echo "table inet raftbed_$owner {"
-                    echo "  chain input {"
-                    echo "    type filter hook input priority -300; policy accept;"
-                    for address in "$@"; do
-                        if [ "$(family "$address")" = 6 ]; then kind=ip6; else kind=ip; fi
-                        echo "    $kind saddr $address counter drop"
-                    done
-                    echo "  }"
-                    echo "}"
-                } | nft -f - || exit 1
-                ;;
-            iptables)
-                for address in "$@"; do
-                    command=$(tables "$address")
-                    $command -w -N "raftbed_$owner" 2>/dev/null && $command -w -I INPUT -j "raftbed_$owner"
-                    $command -w -A "raftbed_$owner" -s "$address" -j DROP || exit 1
-                done
-                ;;
-            route)
-                for address in "$@"; do
-                    ip route add blackhole "$address/$(bits "$address")" metric "$(metric)" || exit 1
-                done
-                # Connections that are open have their route cached.
-                ip route flush cache 2>/dev/null || :
-                ;;
+            nft | iptables | route) "cut_$mechanism" "$@" || exit 1 ;;
             *) echo "no such mechanism: $mechanism" >&2; exit 2 ;;
         esac
-        ;;
-    count)
-        case $mechanism in
-            nft) nft list table inet "raftbed_$owner" | sed -n 's/.*counter packets \([0-9]*\).*/\1/p' ;;
-            iptables)
-                for command in iptables ip6tables; do $command -w -n -v -x -L "raftbed_$owner" 2>/dev/null; done |
-                    awk '$3 == "DROP" { print $1 }'
-                ;;
-            *) echo 0 ;;
-        esac | awk '{ total += $1 } END { print total + 0 }'
         ;;
     *) echo "no such action: $action" >&2; exit 2 ;;
 esac

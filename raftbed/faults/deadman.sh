@@ -16,7 +16,8 @@ while sleep 1; do
         [ -e "$undo" ] || continue
         sh "$undo" && rm -f "$undo"
     done
-    echo "healed after $still s without a controller" > "$directory/dead-man-healed"
+    # In this order: who finds the mark starts another dead-man, which needs the lease.
     rm -f "$directory/lease"
+    echo "healed after $still s without a controller" > "$directory/dead-man-healed"
     exit 0
 done

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raftbed.errors import FaultError
-from raftbed.faults.base import NodeControl
+from raftbed.faults.base import NodeControl, settle
 from raftbed.faults.shapes import KILL_SHAPES
 from raftbed.hosts.parallel import in_parallel
 from raftbed.model import FaultStep
@@ -46,7 +46,7 @@ class Kill:
             async with self._lock(node):
                 evidence[node] = dict(await self._control.kill(node))
 
-        await in_parallel(kill(node) for node in nodes)
+        await settle(kill(node) for node in nodes)
         return {"nodes": sorted(nodes), "signal": "SIGKILL", "processes": evidence}
 
     async def prove(self, step: FaultStep) -> Mapping[str, Any]:
@@ -61,27 +61,24 @@ class Kill:
     async def heal(self, step: FaultStep) -> Mapping[str, Any]:
         """See `Fault`: the nodes run again and answer, but for those that another step holds down."""
         nodes = sorted(self._of(step))
-        for node in nodes:
-            self._owners[node].discard(step.id)
         restarted: dict[str, Any] = {}
+        left_down: list[str] = []
 
         async def restart(node: str) -> None:
             async with self._lock(node):
-                if self._owners[node]:
-                    return
-                if not await self._control.is_running(node):
-                    restarted[node] = dict(await self._control.start(node))
-                if not await self._control.is_answering(node, timeout=_ANSWER_SECONDS):
-                    message = f"{step.id}: {node} does not answer {_ANSWER_SECONDS:g} s after its restart."
-                    raise FaultError(message, host=node)
+                if self._owners[node] - {step.id}:
+                    left_down.append(node)
+                else:
+                    if not await self._control.is_running(node):
+                        restarted[node] = dict(await self._control.start(node))
+                    if not await self._control.is_answering(node, timeout=_ANSWER_SECONDS):
+                        message = f"{step.id}: {node} does not answer {_ANSWER_SECONDS:g} s after its restart."
+                        raise FaultError(message, host=node)
+                # Last, so that a restart which fails or is cut short can be tried again.
+                self._owners[node].discard(step.id)
 
-        ended = await asyncio.gather(*(restart(node) for node in nodes), return_exceptions=True)
-        for outcome in ended:
-            if isinstance(outcome, BaseException):
-                for node in nodes:  # so that healing it again tries again
-                    self._owners[node].add(step.id)
-                raise outcome
-        return {"restarted": restarted, "left_down": [node for node in nodes if self._owners[node]]}
+        await settle(restart(node) for node in nodes)
+        return {"restarted": restarted, "left_down": sorted(left_down)}
 
     def _of(self, step: FaultStep) -> set[str]:
         return {node for node, owners in self._owners.items() if step.id in owners}

@@ -16,12 +16,11 @@ from raftbed.faults.base import Fault, NodeControl
 from raftbed.faults.kill import Kill
 from raftbed.faults.partition import Partition
 from raftbed.faults.shapes import aims_at_leader
-from raftbed.faults.toolbox import LEASE_SECONDS, Toolbox
+from raftbed.faults.toolbox import LEASE_SECONDS, MECHANISMS, Toolbox
 from raftbed.hosts.base import Host
 from raftbed.hosts.parallel import in_parallel
 from raftbed.model import NEMESIS, SECOND, FaultEvent, FaultState, FaultStep, Op
 
-_STRENGTH = ("route", "iptables", "nft")
 _HEAL_ATTEMPTS = 3
 
 
@@ -56,8 +55,11 @@ class Nemesis:
         self._record_op = record_op
         self._sleep = sleep
         self._kill = Kill(control)
+        self._partition: Partition | None = None
         self._faults: Mapping[str, Fault] = faults or {}
         self._in_force: dict[str, FaultStep] = {}  # begun and not proved healed
+        self._injections: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
+        self._heals: set[asyncio.Future[str | None]] = set()
         self._locks: dict[str, asyncio.Lock] = {}
 
     def held_down(self) -> set[str]:
@@ -72,16 +74,24 @@ class Nemesis:
         """
         boxes = list(self._toolboxes.values())
         await in_parallel(box.prepare() for box in boxes)
-        can = await in_parallel(box.mechanism() for box in boxes)
-        mechanism = min(can, key=_STRENGTH.index)  # all hosts cut in the same way, so that directions mean the same
-        self._faults = {"partition": Partition(self._toolboxes, mechanism), "kill": self._kill}
-        await in_parallel(box.arm() for box in boxes)
+        # All hosts cut in the same way, so that directions mean the same.
+        mechanism = max((box.mechanism for box in boxes), key=MECHANISMS.index)
+        self._partition = Partition(self._toolboxes, mechanism, sleep=self._sleep)
+        self._faults = {"partition": self._partition, "kill": self._kill}
+        await in_parallel([self._partition.check_open(), *(box.arm() for box in boxes)])
 
     async def keep_leases(self) -> None:
         """Renew the leases of the hosts' dead-men, until cancelled."""
-        while True:
-            await asyncio.gather(*(box.renew() for box in self._toolboxes.values()), return_exceptions=True)
-            await self._sleep(LEASE_SECONDS / 4)
+
+        async def keep(box: Toolbox) -> None:
+            while True:
+                with contextlib.suppress(RaftbedError):  # a host that cannot be reached heals itself: so it should
+                    await box.renew()
+                await self._sleep(LEASE_SECONDS / 4)
+
+        async with asyncio.TaskGroup() as group:
+            for box in self._toolboxes.values():
+                group.create_task(keep(box))
 
     async def run(self, schedule: Sequence[FaultStep], *, start: int) -> None:
         """Execute a schedule.
@@ -108,7 +118,13 @@ class Nemesis:
         leftovers = await asyncio.gather(
             *(box.heal_leftovers() for box in self._toolboxes.values()), return_exceptions=True
         )
-        return failures + [str(error) for error in leftovers if isinstance(error, Exception)]
+        failures += [str(error) for error in leftovers if isinstance(error, Exception)]
+        if self._partition is not None and not failures:
+            try:
+                await self._partition.check_open()
+            except RaftbedError as error:
+                failures.append(str(error))
+        return failures
 
     # -- one step -------------------------------------------------------------------------------------------------
 
@@ -124,12 +140,15 @@ class Nemesis:
         self._in_force[step.id] = step
         nodes: tuple[str, ...] = ()
         try:
-            detail = dict(await fault.inject(step, order))
+            # Once begun it runs to its end, also when the run is cut short: healing must not overtake it.
+            injection = asyncio.ensure_future(fault.inject(step, order))
+            self._injections[step.id] = injection
+            detail = dict(await asyncio.shield(injection))
             nodes = tuple(detail.pop("nodes", ()))
             self._note(step, "injected", nodes, {**aim, **detail})
             self._note(step, "proved", nodes, await fault.prove(step))
-        except RaftbedError as error:
-            self._note(step, "failed", nodes, {**aim, "error": str(error)})
+        except Exception as error:  # whatever it was, the schedule goes on, and what was begun is healed
+            self._note(step, "failed", nodes, {**aim, "error": _sentence(error)})
             return False
         return True
 
@@ -146,15 +165,23 @@ class Nemesis:
         return order, {"leader": seen.node, "term": seen.term, "evidence": dict(seen.evidence)}
 
     async def _heal(self, step: FaultStep) -> str | None:
-        """Heal a step that is in force; a sentence when that failed."""
+        """Heal a step that is in force; a sentence when that failed. Once begun it goes on, also when cancelled."""
+        healing = asyncio.ensure_future(self._heal_once(step))
+        self._heals.add(healing)
+        healing.add_done_callback(self._heals.discard)
+        return await asyncio.shield(healing)
+
+    async def _heal_once(self, step: FaultStep) -> str | None:
         async with self._locks.setdefault(step.id, asyncio.Lock()):
             if step.id not in self._in_force:
                 return None
+            if step.id in self._injections:
+                await asyncio.wait({self._injections[step.id]})
             try:
                 detail = await self._faults[step.kind].heal(step)
-            except RaftbedError as error:
-                self._note(step, "failed", (), {"error": str(error), "while": "healing"})
-                return str(error)
+            except Exception as error:  # whatever it was, the others are still to be healed
+                self._note(step, "failed", (), {"error": _sentence(error), "while": "healing"})
+                return _sentence(error)
             del self._in_force[step.id]
             self._note(step, "healed", (), detail)
             return None
@@ -168,3 +195,7 @@ class Nemesis:
 
     async def _sleep_until(self, due: int) -> None:
         await self._sleep(max(0.0, (due - self._clock()) / SECOND))
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, RaftbedError) else f"{type(error).__name__}: {error}"

@@ -1,25 +1,41 @@
 """Partitions: packets between nodes are dropped, silently where the hosts can, in one direction or both.
 
 The controller's own way to the hosts, and the clients', is never cut: only the addresses at which peers reach each
-other are. Where hosts have neither nft nor iptables, a cut is made with blackhole routes, on the sending side; the
-direction is the same, but the sender notices, so that the ledger records which way was used.
+other are. Where a packet filter can be used, a node drops what comes from those that it is not to hear. Where none
+can, the cut is made with blackhole routes, on the sending side; the direction is the same, but a sender that connects
+notices, so that the ledger records which way was used.
+
+Theory of operation
+-------------------
+Whether packets pass is shown with TCP connections, tried all at once, to a port at which nobody needs to listen: a
+refusal is an answer. A connection needs both directions, so that a cut in either closes it. Which direction is cut
+follows from the counters of the cut: a node that drops what S says has counted packets from S; and when it counted
+*answers* from the port that it probed at S, then its probe had reached S, so that the other direction is open.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from raftbed.errors import FaultError
+from raftbed.errors import FaultError, HostError
+from raftbed.faults.base import settle
 from raftbed.faults.shapes import PARTITION_SHAPES, Grudge
-from raftbed.faults.toolbox import Toolbox
+from raftbed.faults.toolbox import PacketCount, Toolbox
 from raftbed.hosts.parallel import in_parallel
 from raftbed.model import FaultStep
 
+Pair = tuple[str, str]
+"""A node, and another whose packets it drops, or to which it tries to connect."""
+
+PROBE_PORTS = (4, 22)
+"""Ports to probe: one that is assigned to nobody, which costs nobody anything; SSH where a firewall hides that one."""
+
 _PROBE_SECONDS = 0.3
+_PROOF_ATTEMPTS = 3
 _HEAL_ATTEMPTS = 10
-_OPEN = ("connected", "refused")  # refused: somebody answered, so that the way is open
+_OPEN = ("connected", "refused")
 
 
 class Partition:
@@ -27,15 +43,42 @@ class Partition:
 
     Parameters:
         toolboxes: node to the faults' corner of its host.
-        mechanism: what all of the hosts can do.
-        port: that is probed; something listens there as long as the host lives (SSH).
+        mechanism: one that all of the hosts can do.
+        sleep: waits that many seconds.
     """
 
-    def __init__(self, toolboxes: Mapping[str, Toolbox], mechanism: str, *, port: int = 22) -> None:
+    def __init__(
+        self,
+        toolboxes: Mapping[str, Toolbox],
+        mechanism: str,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._toolboxes = toolboxes
         self._mechanism = mechanism
-        self._port = port
-        self._grudges: dict[str, Grudge] = {}  # of each step in force
+        self._sleep = sleep
+        self._port = PROBE_PORTS[0]
+        self._grudges: dict[str, Grudge] = {}  # of each step that is in force, or not yet shown to be over
+        self._uncut: set[tuple[str, str]] = set()  # (step, node) whose rules are gone
+        self._lifted: set[str] = set()  # steps whose rules are gone everywhere
+
+    async def check_open(self) -> None:
+        """Show that probes can pass while nothing is cut, and choose the port for them.
+
+        Raises:
+            HostError: some nodes cannot reach each other before any fault.
+        """
+        closed: list[str] = []
+        for port in PROBE_PORTS:
+            self._port = port
+            for _ in range(_PROOF_ATTEMPTS):
+                closed = _not_open(await self._connect(self._everybody()))
+                if not closed:
+                    return
+        raise HostError(
+            f"nodes cannot reach each other before any fault: {', '.join(closed)}.",
+            remedy="Look for firewalls and routes on these hosts.",
+        )
 
     async def inject(self, step: FaultStep, order: Sequence[str]) -> Mapping[str, Any]:
         """See `Fault`."""
@@ -45,10 +88,10 @@ class Partition:
 
         async def cut(node: str) -> None:
             box, addresses = self._toolboxes[node], cuts[node]
-            undo = box.cut("heal", self._mechanism, step.id, addresses)
-            await box.act(step.id, undo=undo, do=box.cut("cut", self._mechanism, step.id, addresses))
+            undo = box.heal(self._mechanism, step.id, self._port, addresses)
+            await box.act(step.id, undo=undo, do=box.cut(self._mechanism, step.id, self._port, addresses))
 
-        await in_parallel(cut(node) for node in cuts)
+        await settle(cut(node) for node in cuts)
         return {
             "nodes": sorted(_involved(grudge)),
             "mechanism": self._mechanism,
@@ -56,22 +99,50 @@ class Partition:
         }
 
     async def prove(self, step: FaultStep) -> Mapping[str, Any]:
-        """See `Fault`: no node can connect to one whose packets it drops, and drops are counted."""
-        pairs = _pairs(self._grudges[step.id])
-        results = await self._connect(pairs, _PROBE_SECONDS)
-        through = [f"{source} reached {target}" for (source, target), result in results.items() if result in _OPEN]
-        if through:
-            raise FaultError(f"{step.id}: the partition did not take: {', '.join(through)}.")
-        evidence: dict[str, Any] = {"connections": {f"{a} to {b}": result for (a, b), result in results.items()}}
-        if self._mechanism != "route":
-            nodes = sorted({node for node, _ in pairs})
-            boxes = [self._toolboxes[node] for node in nodes]
-            counts = await in_parallel(box.dropped(self._mechanism, step.id) for box in boxes)
-            evidence["packets_dropped"] = dict(zip(nodes, counts, strict=True))
-            silent = [node for node, count in evidence["packets_dropped"].items() if not count]
-            if silent:
-                raise FaultError(f"{step.id}: {', '.join(silent)} dropped no packet, although it was sent some.")
-        return evidence
+        """See `Fault`: whoever is cut off cannot connect, drops are counted, and what the shape leaves open is open."""
+        problems: list[str] = []
+        for attempt in range(1, _PROOF_ATTEMPTS + 1):
+            evidence, problems = await self._examine(step)
+            if not problems:
+                return {**evidence, "attempts": attempt}
+        raise FaultError(f"{step.id}: the partition is not as planned: {'; '.join(problems)}.")
+
+    async def _examine(self, step: FaultStep) -> tuple[dict[str, Any], list[str]]:
+        """One look at a partition in force: what was seen, and what of it is not as planned."""
+        grudge = self._grudges[step.id]
+        pairs = _pairs(grudge)
+        before = self._dropped_by_any()
+        connections = await self._connect(self._everybody())
+        met = await self._met(step, sorted({node for node, _ in pairs}))
+        maybe_cut = before | self._dropped_by_any()  # other faults may begin and end meanwhile
+        problems = [f"{a} reached {b}" for a, b in pairs if connections[a, b] in _OPEN or connections[b, a] in _OPEN]
+        one_way: list[Pair] = []
+        for node, source in pairs:
+            open_back = (source, node) not in maybe_cut
+            if met is not None:
+                counts = met.get((node, source), PacketCount(0, 0))
+                if not counts.packets:
+                    problems.append(f"{node} met no packet of {source}")
+                if open_back and not counts.answers:
+                    problems.append(f"{node} is not heard by {source} either")
+            elif open_back and connections[node, source] != "timeout":
+                problems.append(f"{node} is not heard by {source} either ({connections[node, source]})")
+            if open_back:
+                one_way.append((source, node))
+        untouched = {
+            pair: outcome
+            for pair, outcome in connections.items()
+            if pair not in maybe_cut and (pair[1], pair[0]) not in maybe_cut
+        }
+        problems += [f"{closed} although nothing cuts it" for closed in _not_open(untouched)]
+        evidence: dict[str, Any] = {
+            "connections": {f"{a} to {b}": connections[a, b] for a, b in pairs},
+            "cut_one_way": [f"{source} to {node}" for source, node in one_way],
+            "still_open": len(untouched),
+        }
+        if met is not None:
+            evidence["packets_met"] = {f"{source} to {node}": count.packets for (node, source), count in met.items()}
+        return evidence, problems
 
     async def heal(self, step: FaultStep) -> Mapping[str, Any]:
         """See `Fault`: afterwards nodes connect again, but for pairs that another fault still cuts."""
@@ -79,32 +150,55 @@ class Partition:
         if grudge is None:
             return {}
         cuts = self._cuts(grudge)
+        by_dead_man: list[str] = []
 
         async def uncut(node: str) -> None:
+            if (step.id, node) in self._uncut:
+                return  # healing is tried again, and failed elsewhere
             box = self._toolboxes[node]
-            await box.undo(step.id, do=box.cut("heal", self._mechanism, step.id, cuts[node]))
+            if not await box.undo(step.id, do=box.heal(self._mechanism, step.id, self._port, cuts[node])):
+                by_dead_man.append(node)
+            self._uncut.add((step.id, node))
 
-        # Every host is healed as far as it can be, whatever becomes of the others.
-        ended = await asyncio.gather(*(uncut(node) for node in cuts), return_exceptions=True)
-        for outcome in ended:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        await settle(uncut(node) for node in cuts)
+        self._lifted.add(step.id)
+        connections = await self._show_open(step, grudge)
         del self._grudges[step.id]
-        pairs: list[tuple[str, str]] = []
+        self._lifted.discard(step.id)
+        evidence: dict[str, Any] = {"connections": {f"{a} to {b}": how for (a, b), how in connections.items()}}
+        if by_dead_man:
+            evidence["healed_before_by_dead_man"] = sorted(by_dead_man)
+        return evidence
+
+    async def _show_open(self, step: FaultStep, grudge: Grudge) -> Mapping[Pair, str]:
         closed: list[str] = []
-        for _ in range(_HEAL_ATTEMPTS):
-            # Looked up anew each time: another partition may have begun while this one is being proved over.
-            others = {pair for other in self._grudges.values() for pair in _both_ways(_pairs(other))}
-            pairs = [pair for pair in _pairs(grudge) if pair not in others]
-            results = await self._connect(pairs, _PROBE_SECONDS)
-            closed = [f"{a} to {b}: {result}" for (a, b), result in results.items() if result not in _OPEN]
+        for attempt in range(_HEAL_ATTEMPTS):
+            if attempt:
+                await self._sleep(0.1)
+            before = self._dropped_by_any()
+            pairs = [(a, b) for a, b in _pairs(grudge) if (a, b) not in before and (b, a) not in before]
+            connections = await self._connect(pairs)
+            # Another partition may have begun while this one was being proved over.
+            after = self._dropped_by_any()
+            relevant = {
+                (a, b): how for (a, b), how in connections.items() if (a, b) not in after and (b, a) not in after
+            }
+            closed = _not_open(relevant)
             if not closed:
-                return {"connections": {f"{a} to {b}": result for (a, b), result in results.items()}}
-            await asyncio.sleep(0.1)
+                return relevant
         raise FaultError(f"{step.id}: healed, but still cut: {', '.join(closed)}.")
 
+    # -- mechanism ------------------------------------------------------------------------------------------------
+
+    def _everybody(self) -> list[Pair]:
+        return [(node, other) for node in self._toolboxes for other in self._toolboxes if node != other]
+
+    def _dropped_by_any(self) -> set[Pair]:
+        """The pairs that any step cuts, or may still cut."""
+        return {pair for name, grudge in self._grudges.items() if name not in self._lifted for pair in _pairs(grudge)}
+
     def _cuts(self, grudge: Grudge) -> dict[str, list[str]]:
-        """Node to the addresses given to its cut.sh: sources with a packet filter, destinations with routes."""
+        """Node to the addresses that it is to cut: sources with a packet filter, destinations with routes."""
         address = {node: box.host.address for node, box in self._toolboxes.items()}
         if self._mechanism != "route":
             return {node: sorted(address[source] for source in sources) for node, sources in grudge.items() if sources}
@@ -113,29 +207,41 @@ class Partition:
             cuts.setdefault(source, []).append(address[node])
         return cuts
 
-    async def _connect(self, pairs: Sequence[tuple[str, str]], seconds: float) -> dict[tuple[str, str], str]:
+    async def _met(self, step: FaultStep, nodes: Sequence[str]) -> dict[Pair, PacketCount] | None:
+        """(node, source) to what the node's cut met of it; None where the mechanism cannot count."""
+        if self._mechanism == "route":
+            return None
+        names = {box.host.address: node for node, box in self._toolboxes.items()}
+        found = await in_parallel(self._toolboxes[node].met(self._mechanism, step.id) for node in nodes)
+        return {
+            (node, names[address]): count
+            for node, counts in zip(nodes, found, strict=True)
+            for address, count in counts.items()
+            if address in names
+        }
+
+    async def _connect(self, pairs: Collection[Pair]) -> dict[Pair, str]:
         """Try to connect from the first to the second of each pair, all at once."""
         targets: dict[str, list[str]] = {}
         for node, other in pairs:
             targets.setdefault(node, []).append(other)
 
-        async def probe(node: str) -> list[tuple[tuple[str, str], str]]:
+        async def probe(node: str) -> list[tuple[Pair, str]]:
             addresses = {self._toolboxes[other].host.address: other for other in targets[node]}
-            answers = await self._toolboxes[node].connect(list(addresses), port=self._port, seconds=seconds)
+            answers = await self._toolboxes[node].connect(list(addresses), port=self._port, seconds=_PROBE_SECONDS)
             return [((node, addresses[address]), answer) for address, answer in answers.items()]
 
         found = await in_parallel(probe(node) for node in targets)
         return {pair: answer for part in found for pair, answer in part}
 
 
-def _pairs(grudge: Grudge) -> list[tuple[str, str]]:
+def _pairs(grudge: Grudge) -> list[Pair]:
     """(node, one whose packets it drops), sorted."""
     return sorted((node, source) for node, sources in grudge.items() for source in sources)
 
 
-def _both_ways(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    # A connection needs packets both ways, so a cut in one direction closes the other for a probe.
-    return [*pairs, *((b, a) for a, b in pairs)]
+def _not_open(connections: Mapping[Pair, str]) -> list[str]:
+    return [f"{a} to {b}: {how}" for (a, b), how in connections.items() if how not in _OPEN]
 
 
 def _involved(grudge: Grudge) -> set[str]:

@@ -9,25 +9,62 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from raftbed.errors import FaultError
-from raftbed.hosts.base import Host
+from raftbed.hosts.base import CommandResult, Host
+from raftbed.hosts.parallel import in_parallel
 
 LEASE_SECONDS = 10
 """A host that hears nothing of its controller for so long heals itself."""
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("cut.sh", "deadman.sh", "connect.py")
+_SCRIPTS = ("cut.sh", "cut_netlink.py", "deadman.sh", "connect.py")
+MECHANISMS = ("nft", "iptables", "netlink", "route")
+"""Ways to cut the network, the one that is taken first where a host can do it first."""
 
+# In each of these $1 is the directory.
 _HEAL = """
+[ -d "$1" ] || exit 0
+rm -f "$1/lease"
 for undo in "$1"/*.undo; do [ -e "$undo" ] || continue; sh "$undo"; rm -f "$undo"; done
-rm -f "$1/lease" "$1/dead-man-healed"
+rm -f "$1/dead-man-healed"
 """
 _ARM = """
 echo armed > "$1/lease"
 setsid sh "$1/deadman.sh" "$1" "$2" </dev/null >/dev/null 2>&1 &
 """
+# A dead-man that has healed is gone; where the controller lives after all, a new one takes its place.
+_RENEW = f"""
+[ -d "$1" ] || exit 0
+if [ -e "$1/dead-man-healed" ]; then
+    rm -f "$1/dead-man-healed"
+    {_ARM}
+fi
+echo "$3" > "$1/lease"
+"""
+_ACT = """
+printf "%s\\n" "$2" > "$1/$3.undo.new" && mv "$1/$3.undo.new" "$1/$3.undo" && shift 3 && exec "$@"
+"""
+_UNDO = """
+undo="$1/$2.undo"; shift 2
+[ -e "$undo" ] || echo missing
+"$@" >&2 && rm -f "$undo"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketCount:
+    """Packets that a cut met.
+
+    Attributes:
+        packets: all of them.
+        answers: those that came from the port that probes go to: a probe had reached the other side.
+    """
+
+    packets: int
+    answers: int
 
 
 class Toolbox:
@@ -40,50 +77,74 @@ class Toolbox:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.directory = f"{host.home}/faults"
+        self.mechanism = ""
+        """How this host cuts its network: the first of `MECHANISMS` that it can do. Known after `prepare`."""
         self._renewals = 0
 
     async def prepare(self) -> None:
-        """Heal what an earlier run left, and lay out the scripts."""
-        await self.host.run(["mkdir", "-p", "-m", "0700", self.directory])
+        """Heal what an earlier run left, lay out the scripts, find out how this host cuts its network.
+
+        Raises:
+            HostError: the host cannot be used.
+        """
         await self.heal_leftovers()
-        for name in _SCRIPTS:
-            await self.host.put((_HERE / name).read_bytes(), f"{self.directory}/{name}")
+        await self.host.run(["mkdir", "-p", "-m", "0700", self.directory])
+        await in_parallel(self.host.put((_HERE / name).read_bytes(), f"{self.directory}/{name}") for name in _SCRIPTS)
+        # A run may have died with the disk of its host, and its undo scripts, gone, but its rules still in the kernel.
+        found = await self.host.run([*self._shell(), "sweep"], timeout=20.0)
+        self.mechanism = found.stdout.strip()
+        if self.mechanism == "none":
+            can = bool(self.host.python) and (await self.host.run([*self._netlink(), "probe"], check=False)).status == 0
+            self.mechanism = "netlink" if can else "route"
 
     async def heal_leftovers(self) -> None:
         """Run every undo script that is there, and send the dead-man away."""
-        await self.host.run(["sh", "-c", _HEAL, "heal", self.directory], timeout=20.0)
+        await self._shell_run(_HEAL, timeout=20.0)
 
     async def arm(self) -> None:
         """Start the dead-man."""
-        await self.host.run(["sh", "-c", _ARM, "arm", self.directory, str(LEASE_SECONDS)])
+        await self._shell_run(_ARM, str(LEASE_SECONDS))
 
     async def renew(self) -> None:
-        """Tell the dead-man that the controller lives."""
+        """Tell the dead-man that the controller lives, and start a new one where it has given the controller up."""
         self._renewals += 1
-        lease = f"{self.directory}/lease"
-        await self.host.run(["sh", "-c", 'echo "$1" > "$2"', "renew", str(self._renewals), lease], timeout=5.0)
+        await self._shell_run(_RENEW, str(LEASE_SECONDS), str(self._renewals), timeout=5.0)
 
     async def act(self, owner: str, *, undo: Sequence[str], do: Sequence[str]) -> None:
         """Leave the way back, then act; one round trip."""
-        script = 'printf "%s\\n" "$2" > "$1" && shift 2 && exec "$@"'
-        path = self._undo_path(owner)
-        await self.host.run(["sh", "-c", script, "act", path, shlex.join(undo), *do])
+        await self._shell_run(_ACT, shlex.join(undo), owner, *do)
 
-    async def undo(self, owner: str, *, do: Sequence[str]) -> None:
-        """Act, then drop the undo script."""
-        await self.host.run(["sh", "-c", 'path=$1; shift; "$@" && rm -f "$path"', "undo", self._undo_path(owner), *do])
+    async def undo(self, owner: str, *, do: Sequence[str]) -> bool:
+        """Act, then drop the undo script. False when there was none any more: the dead-man had run it before."""
+        return "missing" not in (await self._shell_run(_UNDO, owner, *do)).stdout
 
-    def cut(self, action: str, mechanism: str, owner: str, addresses: Sequence[str]) -> list[str]:
-        """The command that has cut.sh do something."""
-        return ["sh", f"{self.directory}/cut.sh", action, mechanism, owner, *addresses]
+    def cut(self, mechanism: str, owner: str, port: int, addresses: Sequence[str]) -> list[str]:
+        """The command that cuts: packets from `addresses` are dropped here, or, with routes, packets to them.
 
-    async def mechanism(self) -> str:
-        """How this host can cut its network: "nft", "iptables" or "route"."""
-        return (await self.host.run(["sh", f"{self.directory}/cut.sh", "mechanism"])).stdout.strip()
+        Parameters:
+            mechanism: one of `MECHANISMS`.
+            owner: the fault that cuts.
+            port: TCP port that probes go to; answers from there are counted apart.
+        """
+        if mechanism == "netlink":
+            return [*self._netlink(), "cut", owner, str(port), *addresses]
+        return [*self._shell(), "cut", mechanism, owner, str(port), *addresses]
 
-    async def dropped(self, mechanism: str, owner: str) -> int:
-        """How many packets an owner's cut has dropped here."""
-        return int((await self.host.run(self.cut("count", mechanism, owner, []))).stdout.strip() or 0)
+    def heal(self, mechanism: str, owner: str, port: int, addresses: Sequence[str]) -> list[str]:
+        """The command that undoes `cut` with the same arguments; harmless when there is nothing to undo."""
+        if mechanism == "netlink":
+            return [*self._netlink(), "heal", owner]
+        return [*self._shell(), "heal", mechanism, owner, str(port), *addresses]
+
+    async def met(self, mechanism: str, owner: str) -> dict[str, PacketCount]:
+        """What an owner's cut met, by the address it came from; nothing where the mechanism cannot count."""
+        if mechanism == "route":
+            return {}
+        command = [*self._netlink(), "count", owner]
+        if mechanism != "netlink":
+            command = [*self._shell(), "count", mechanism, owner]
+        lines = (await self.host.run(command)).stdout.splitlines()
+        return {address: PacketCount(int(packets), int(answers)) for address, packets, answers in map(str.split, lines)}
 
     async def connect(self, addresses: Sequence[str], *, port: int, seconds: float) -> dict[str, str]:
         """Try to connect to each address; what became of each."""
@@ -98,5 +159,11 @@ class Toolbox:
             raise FaultError(f"the probe printed {result.stdout[:200]!r}.", host=self.host.name) from error
         return answer
 
-    def _undo_path(self, owner: str) -> str:
-        return f"{self.directory}/{owner}.undo"
+    def _shell(self) -> list[str]:
+        return ["sh", f"{self.directory}/cut.sh"]
+
+    def _netlink(self) -> list[str]:
+        return [self.host.python, "-I", "-S", f"{self.directory}/cut_netlink.py"]
+
+    async def _shell_run(self, script: str, *arguments: str, timeout: float = 10.0) -> CommandResult:
+        return await self.host.run(["sh", "-c", script, "faults", self.directory, *arguments], timeout=timeout)
