@@ -254,3 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("  This is a defect of raftbed; `raftbed --debug ...` shows where.", file=sys.stderr)
         code = EXIT_COULD_NOT_RUN
     sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
