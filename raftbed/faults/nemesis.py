@@ -35,6 +35,7 @@ class Nemesis:
         record_op: takes each nemesis operation of the history.
         sleep: waits that many seconds.
         faults: kind to its fault, for tests; by default those that there are.
+        mechanism: how to cut the network, one of `MECHANISMS`; by default the best that all hosts can do.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Nemesis:
         record_op: Callable[[Op], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         faults: Mapping[str, Fault] | None = None,
+        mechanism: str | None = None,
     ) -> None:
         self._toolboxes = {name: Toolbox(host) for name, host in hosts.items()}
         self._control = control
@@ -55,6 +57,7 @@ class Nemesis:
         self._record_op = record_op
         self._sleep = sleep
         self._kill = Kill(control)
+        self._mechanism = mechanism
         self._partition: Partition | None = None
         self._faults: Mapping[str, Fault] = faults or {}
         self._in_force: dict[str, FaultStep] = {}  # begun and not proved healed
@@ -75,7 +78,7 @@ class Nemesis:
         boxes = list(self._toolboxes.values())
         await in_parallel(box.prepare() for box in boxes)
         # All hosts cut in the same way, so that directions mean the same.
-        mechanism = max((box.mechanism for box in boxes), key=MECHANISMS.index)
+        mechanism = self._mechanism or max((box.mechanism for box in boxes), key=MECHANISMS.index)
         self._partition = Partition(self._toolboxes, mechanism, sleep=self._sleep)
         self._faults = {"partition": self._partition, "kill": self._kill}
         await in_parallel([self._partition.check_open(), *(box.arm() for box in boxes)])
