@@ -303,6 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for fd in (options.control, options.controller):
         os.set_inheritable(fd, False)
     os.chdir("/")
+    os.umask(0o022)  # a host's directories are for all its users; the directory above them is private
     lab = Lab(read_specification(options.specification))
     try:
         if not lab.specification.server:

@@ -253,12 +253,18 @@ def _end(lab: LabInfo, timeout: float) -> None:
         with contextlib.suppress(OSError, HostError), call_lab(lab.directory, timeout) as channel:
             channel.send(json.dumps({"id": 1, "do": "end"}).encode())
             channel.recv(1 << 16)
-        if not select.select([holder], [], [], timeout)[0]:
+        if not _ended(holder, timeout):
             signal.pidfd_send_signal(holder, signal.SIGKILL)  # `unshare --kill-child` takes everything along
-            if not select.select([holder], [], [], timeout)[0]:
+            if not _ended(holder, timeout):
                 raise HostError(f"the process {lab.lab} of the lab in {lab.directory} does not end.")
     finally:
         os.close(holder)
+
+
+def _ended(process: int, timeout: float) -> bool:
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 def call_lab(directory: Path, timeout: float) -> socket.socket:

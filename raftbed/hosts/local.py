@@ -13,7 +13,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,12 +24,13 @@ from raftbed.hosts.base import SocketFactory
 from raftbed.hosts.host_tree import HostSpecification, LabSpecification
 from raftbed.hosts.interpreter import interpreter_directories
 from raftbed.hosts.inventory import Inventory, InventoryEntry
+from raftbed.hosts.lab_client import LAB_TIMEOUT, LabConnection, SocketOpener, attach
 from raftbed.hosts.labs import LabInfo, list_labs, remove_lab, sweep
 from raftbed.hosts.parallel import in_parallel
 from raftbed.hosts.prerequisites import Mode, find_program, possible_modes, refusal, require_programs
 from raftbed.hosts.ssh import CONNECT_TIMEOUT, SSHHost
 
-__all__ = ["LabInfo", "LocalHost", "LocalPool", "list_labs", "remove_lab", "sweep"]
+__all__ = ["LabInfo", "LocalHost", "LocalPool", "attach", "list_labs", "remove_lab", "sweep"]
 
 Server = Literal["openssh", "embedded"]
 
@@ -38,9 +38,6 @@ HOME: Final = "/var/lib/raftbed"
 _PREFIX: Final = 16
 _GATEWAY: Final = "10.0.255.254"
 _MOST_HOSTS: Final = 1000
-LAB_TIMEOUT: Final = 30.0
-_SOCKET_TIMEOUT: Final = 10.0
-_MESSAGE_LIMIT: Final = 1 << 18
 
 
 def _address(position: int) -> str:
@@ -51,103 +48,6 @@ def _address(position: int) -> str:
 def _hardware_address(position: int) -> str:
     number = position + 1
     return f"02:52:42:00:{number >> 8:02x}:{number & 0xFF:02x}"
-
-
-class SocketOpener:
-    """Gets sockets made inside the lab; callable as a `SocketFactory`, from any thread.
-
-    Parameters:
-        channel: the connection to the lab's maker of sockets.
-    """
-
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        self._channel.settimeout(_SOCKET_TIMEOUT)
-        self._lock = threading.Lock()
-
-    def __call__(self, address_info: tuple[Any, ...]) -> socket.socket:
-        """An unconnected socket for an entry of getaddrinfo.
-
-        Raises:
-            OSError: the lab is gone, or the kernel refuses such a socket.
-        """
-        family, kind, protocol = (int(number) for number in address_info[:3])
-        with self._lock:
-            try:
-                self._channel.send(f"{family} {kind} {protocol}".encode())
-                message, descriptors, _, _ = socket.recv_fds(self._channel, 1024, 1)
-            except OSError as error:
-                raise OSError(errno.ENETDOWN, "the lab of the local hosts is gone") from error
-        if not descriptors:
-            if not message:
-                raise OSError(errno.ENETDOWN, "the lab of the local hosts is gone")
-            raise OSError(errno.EPROTONOSUPPORT, message.decode(errors="replace"))
-        os.set_inheritable(descriptors[0], False)
-        return socket.socket(family, kind, protocol, fileno=descriptors[0])
-
-    def close(self) -> None:
-        """No more sockets."""
-        self._channel.close()
-
-
-class LabConnection:
-    """Requests to a lab, one after another.
-
-    Parameters:
-        channel: the control connection; requests and answers are JSON datagrams.
-    """
-
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        self._channel.setblocking(False)
-        self._last = 0
-        self._lock = asyncio.Lock()
-
-    async def request(self, action: str, **arguments: Any) -> tuple[dict[str, Any], list[int]]:
-        """The lab's answer, and the file descriptors that came with it.
-
-        Raises:
-            HostError: the lab refused, failed, or is gone.
-        """
-        async with self._lock:
-            self._last += 1
-            try:
-                self._channel.send(json.dumps({"id": self._last, "do": action, **arguments}).encode())
-            except OSError as error:
-                raise HostError(f"the lab of the local hosts is gone ({error}).") from error
-            return await self.answer()
-
-    async def answer(self) -> tuple[dict[str, Any], list[int]]:
-        """Wait for the answer to the last request, or for the lab's first word; see `request`."""
-        loop = asyncio.get_running_loop()
-        readable = asyncio.Event()
-        loop.add_reader(self._channel.fileno(), readable.set)
-        try:
-            async with asyncio.timeout(LAB_TIMEOUT):
-                while True:
-                    await readable.wait()
-                    readable.clear()
-                    message, descriptors, _, _ = socket.recv_fds(self._channel, _MESSAGE_LIMIT, 4)
-                    answer: dict[str, Any] = json.loads(message) if message else {}
-                    if not message or answer["id"] == self._last:
-                        break
-                    for descriptor in descriptors:  # the answer to a request whose caller was cancelled
-                        os.close(descriptor)
-        except TimeoutError as error:
-            raise HostError(f"the lab of the local hosts did not answer within {LAB_TIMEOUT:.0f} s.") from error
-        except OSError as error:
-            raise HostError(f"the lab of the local hosts is gone ({error}).") from error
-        finally:
-            loop.remove_reader(self._channel.fileno())
-        if not message:
-            raise HostError("the lab of the local hosts is gone.")
-        if "error" in answer:
-            raise HostError(f"the lab of the local hosts: {answer['error']}.")
-        return answer, descriptors
-
-    def close(self) -> None:
-        """Close the connection: a lab that is not kept ends with it."""
-        self._channel.close()
 
 
 class LocalHost(SSHHost):

@@ -28,7 +28,7 @@ import pytest_asyncio
 from raftbed.deploy import deploy_all, process_alive, signal_process, start_detached
 from raftbed.errors import CommandError, DeployError, HostError
 from raftbed.hosts import inventory, labs, make_pool, ssh
-from raftbed.hosts.local import LocalHost, LocalPool, list_labs, remove_lab, sweep
+from raftbed.hosts.local import LocalHost, LocalPool, attach, list_labs, remove_lab, sweep
 from raftbed.hosts.prerequisites import find_program, namespace_obstacle, possible_modes, require_programs
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
@@ -438,6 +438,9 @@ async def test_two_pools_do_not_touch_each_other_and_leave_nothing(any_mode, tmp
     await asyncio.gather(first.start(), second.start())
     await first.hosts["n1"].put(b"first", "/var/whose")
     await second.hosts["n1"].put(b"second", "/var/whose")
+    # Files that belong to another id than the user's own, where there are such ids.
+    others = "mkdir -m 700 /srv/other && touch /srv/other/file && chown -R 1000:1000 /srv/other"
+    await first.hosts["n1"].run(["sh", "-c", others], check=False)
     namespaces = await network_namespaces(first) | await network_namespaces(second)
     assert len(namespaces) == 4
     await first.close()
@@ -521,6 +524,11 @@ async def test_kept_hosts_stay_and_are_found_and_removed(any_mode, tmp_path):
     (lab,) = [lab for lab in list_labs() if lab.directory == tmp_path / "lab"]
     assert (lab.state, lab.hosts) == ("kept", ("n1", "n2"))
     assert processes_in(namespaces) != []
+    entries, opener = attach(lab)
+    host = ssh.SSHHost(entries["n2"])
+    assert (await host.run(["hostname"])).stdout == "n2\n"
+    await host.disconnect()
+    opener.close()
     remove_lab(lab)
     assert processes_in(namespaces) == []
     assert not (tmp_path / "lab").exists()
@@ -536,6 +544,9 @@ async def main():
     await pool.start()
     for host in pool.hosts.values():
         print((await host.run(["readlink", "/proc/self/ns/net"])).stdout, end="", flush=True)
+        # Files that belong to another id than the user's own, where there are such ids.
+        others = "mkdir -m 700 /srv/other && touch /srv/other/file && chown -R 1000:1000 /srv/other"
+        await host.run(["sh", "-c", others], check=False)
     print("up", flush=True)
     await asyncio.sleep(1000)
 

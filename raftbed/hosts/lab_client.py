@@ -1,0 +1,137 @@
+"""The controller's side of a lab: requests to it, sockets from it, and the way back to one that was kept."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import socket
+import threading
+from typing import Any, Final
+
+from raftbed.errors import HostError
+from raftbed.hosts import labs
+from raftbed.hosts.inventory import Inventory
+
+LAB_TIMEOUT: Final = 30.0
+"""Seconds for a lab to answer a request."""
+
+_SOCKET_TIMEOUT: Final = 10.0
+_MESSAGE_LIMIT: Final = 1 << 18
+
+
+class SocketOpener:
+    """Gets sockets made inside the lab; callable as a `SocketFactory`, from any thread.
+
+    Parameters:
+        channel: the connection to the lab's maker of sockets.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._channel.settimeout(_SOCKET_TIMEOUT)
+        self._lock = threading.Lock()
+
+    def __call__(self, address_info: tuple[Any, ...]) -> socket.socket:
+        """An unconnected socket for an entry of getaddrinfo.
+
+        Raises:
+            OSError: the lab is gone, or the kernel refuses such a socket.
+        """
+        family, kind, protocol = (int(number) for number in address_info[:3])
+        with self._lock:
+            try:
+                self._channel.send(f"{family} {kind} {protocol}".encode())
+                message, descriptors, _, _ = socket.recv_fds(self._channel, 1024, 1)
+            except OSError as error:
+                raise OSError(errno.ENETDOWN, "the lab of the local hosts is gone") from error
+        if not descriptors:
+            if not message:
+                raise OSError(errno.ENETDOWN, "the lab of the local hosts is gone")
+            raise OSError(errno.EPROTONOSUPPORT, message.decode(errors="replace"))
+        os.set_inheritable(descriptors[0], False)
+        return socket.socket(family, kind, protocol, fileno=descriptors[0])
+
+    def close(self) -> None:
+        """No more sockets."""
+        self._channel.close()
+
+
+class LabConnection:
+    """Requests to a lab, one after another.
+
+    Parameters:
+        channel: the control connection; requests and answers are JSON datagrams.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._channel.setblocking(False)
+        self._last = 0
+        self._lock = asyncio.Lock()
+
+    async def request(self, action: str, **arguments: Any) -> tuple[dict[str, Any], list[int]]:
+        """The lab's answer, and the file descriptors that came with it.
+
+        Raises:
+            HostError: the lab refused, failed, or is gone.
+        """
+        async with self._lock:
+            self._last += 1
+            try:
+                self._channel.send(json.dumps({"id": self._last, "do": action, **arguments}).encode())
+            except OSError as error:
+                raise HostError(f"the lab of the local hosts is gone ({error}).") from error
+            return await self.answer()
+
+    async def answer(self) -> tuple[dict[str, Any], list[int]]:
+        """Wait for the answer to the last request, or for the lab's first word; see `request`."""
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._channel.fileno(), readable.set)
+        try:
+            async with asyncio.timeout(LAB_TIMEOUT):
+                while True:
+                    await readable.wait()
+                    readable.clear()
+                    message, descriptors, _, _ = socket.recv_fds(self._channel, _MESSAGE_LIMIT, 4)
+                    answer: dict[str, Any] = json.loads(message) if message else {}
+                    if not message or answer["id"] == self._last:
+                        break
+                    for descriptor in descriptors:  # the answer to a request whose caller was cancelled
+                        os.close(descriptor)
+        except TimeoutError as error:
+            raise HostError(f"the lab of the local hosts did not answer within {LAB_TIMEOUT:.0f} s.") from error
+        except OSError as error:
+            raise HostError(f"the lab of the local hosts is gone ({error}).") from error
+        finally:
+            loop.remove_reader(self._channel.fileno())
+        if not message:
+            raise HostError("the lab of the local hosts is gone.")
+        if "error" in answer:
+            raise HostError(f"the lab of the local hosts: {answer['error']}.")
+        return answer, descriptors
+
+    def close(self) -> None:
+        """Close the connection: a lab that is not kept ends with it."""
+        self._channel.close()
+
+
+def attach(lab: labs.LabInfo, *, timeout: float = LAB_TIMEOUT) -> tuple[Inventory, SocketOpener]:
+    """The way back to hosts that were kept: their inventory, and what makes sockets for it, which the caller closes.
+
+    Raises:
+        HostError: the lab does not answer.
+    """
+    try:
+        with labs.call_lab(lab.directory, timeout) as channel:
+            channel.send(json.dumps({"id": 1, "do": "sockets"}).encode())
+            _, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_LIMIT, 1)
+    except OSError as error:
+        raise HostError(f"the lab in {lab.directory} does not answer: {error}.", remedy="raftbed clean") from error
+    if not descriptors:
+        raise HostError(f"the lab in {lab.directory} gives no sockets.", remedy="raftbed clean")
+    os.set_inheritable(descriptors[0], False)
+    opener = SocketOpener(socket.socket(fileno=descriptors[0]))
+    return Inventory.load(lab.directory / labs.INVENTORY, opener), opener
