@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from raftbed.errors import FaultError, HostError
 from raftbed.faults.base import LeaderSeen
 from raftbed.faults.kill import Kill
@@ -100,8 +102,8 @@ class Control:
 class Bench:
     """A nemesis with everything around it faked."""
 
-    def __init__(self) -> None:
-        self.clock, self.fault, self.control = Clock(), FakeFault(), Control()
+    def __init__(self, fault: FakeFault | None = None) -> None:
+        self.clock, self.fault, self.control = Clock(), fault or FakeFault(), Control()
         self.ledger: list[FaultEvent] = []
         self.history: list[Op] = []
         self.nemesis = Nemesis(
@@ -220,3 +222,118 @@ async def test_a_node_that_two_kills_hold_down_starts_when_the_later_lets_go():
     await kill.heal(second)
     assert control.running == set(NODES)
     assert kill.held_down() == set()
+
+
+class SlowFault(FakeFault):
+    """A fault whose injection and healing last until the test lets them go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_inject, self.may_heal = asyncio.Event(), asyncio.Event()
+
+    async def inject(self, step, order):
+        self.calls.append(("injecting", step.id, ()))
+        await self.may_inject.wait()
+        return await super().inject(step, order)
+
+    async def heal(self, step):
+        self.calls.append(("healing", step.id, ()))
+        await self.may_heal.wait()
+        return await super().heal(step)
+
+    def said(self):
+        return [call for call, _, _ in self.calls]
+
+
+async def begun(fault, call):
+    while call not in fault.said():
+        await asyncio.sleep(0)
+
+
+async def cancelled(task):
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_healing_does_not_overtake_an_injection_that_was_cut_short():
+    bench = Bench(SlowFault())
+    task = asyncio.ensure_future(bench.run(step()))
+    await begun(bench.fault, "injecting")
+    await cancelled(task)
+    heal = asyncio.ensure_future(bench.clock.run(bench.nemesis.heal_all()))
+    await asyncio.sleep(0.01)
+    assert bench.fault.said() == ["injecting"]  # a command that was sent to a host cannot be called back
+    bench.fault.may_inject.set()
+    bench.fault.may_heal.set()
+    assert await heal == []
+    assert bench.fault.said() == ["injecting", "inject", "healing", "heal"]
+    assert bench.states()[-1][:2] == ("f01", "healed")
+
+
+async def test_a_heal_that_is_under_way_when_the_run_is_cut_short_ends_once_and_is_recorded():
+    bench = Bench(SlowFault())
+    bench.fault.may_inject.set()
+    task = asyncio.ensure_future(bench.run(step()))
+    await begun(bench.fault, "healing")
+    await cancelled(task)
+    bench.fault.may_heal.set()
+    assert await bench.clock.run(bench.nemesis.heal_all()) == []
+    assert bench.fault.said().count("heal") == 1
+    assert [state for _, state, _ in bench.states()] == ["injected", "proved", "healed"]
+
+
+async def test_an_error_that_nobody_foresaw_stops_neither_the_schedule_nor_the_healing():
+    bench = Bench(BrokenFault())
+    await bench.run(step(), step("f02", at=4.0, until=5.0))
+    assert [(fault, state) for fault, state, _ in bench.states()] == [
+        ("f01", "failed"), ("f01", "healed"), ("f02", "failed"), ("f02", "healed"),
+    ]  # fmt: skip
+    assert bench.ledger[0].detail["error"] == "KeyError: 'n9'"
+
+
+class BrokenFault(FakeFault):
+    async def inject(self, step, order):
+        raise KeyError("n9")
+
+
+async def test_a_restart_that_failed_is_tried_again_and_the_node_counts_as_held_down():
+    class Stubborn(Control):
+        refusals = 1
+
+        async def start(self, node):
+            if self.refusals:
+                self.refusals -= 1
+                raise HostError("no room.", host=node)
+            return await super().start(node)
+
+    control = Stubborn()
+    kill, fault = Kill(control), FaultStep("f01", "kill", "all", 0, 1, NODES)
+    await kill.inject(fault, NODES)
+    with pytest.raises(HostError, match="no room"):
+        await kill.heal(fault)
+    assert len(kill.held_down()) == 1
+    assert len((await kill.heal(fault))["restarted"]) == 1
+    assert control.running == set(NODES)
+
+
+async def test_two_kills_that_let_go_at_the_same_time_start_the_node_once():
+    control = Control()
+    kill = Kill(control)
+    steps = [FaultStep(id_, "kill", "one", 0, 1, NODES) for id_ in ("f01", "f02")]
+    for each in steps:
+        await kill.inject(each, NODES)
+    healed = await asyncio.gather(*(kill.heal(each) for each in steps))
+    assert sorted(len(each["restarted"]) for each in healed) == [0, 1]
+    assert control.running == set(NODES)
+
+
+async def test_a_process_that_survives_its_kill_is_told():
+    class Immortal(Control):
+        async def kill(self, node):
+            return {}
+
+    kill = Kill(Immortal())
+    fault = FaultStep("f01", "kill", "one", 0, 1, NODES)
+    await kill.inject(fault, NODES)
+    with pytest.raises(FaultError, match="n1 still runs after SIGKILL"):
+        await kill.prove(fault)
