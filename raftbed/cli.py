@@ -59,7 +59,7 @@ def cli(context: click.Context, debug: bool) -> None:
 @click.option("--nodes", type=int, help="How many nodes.  [default: 5]")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="How long clients and faults work.  [default: 30]")
 @click.option("--concurrency", metavar="N|Kn", help="How many clients; 2n means two per node.  [default: 2n]")
-@click.option("--rate", type=float, metavar="OPS", help="Operations per second in all; 0: no limit.  [default: 400]")
+@click.option("--rate", type=float, metavar="OPS", help="Operations per second in all; 0: no limit.  [default: 500]")
 @click.option("--keys", type=int, help="How many keys.  [default: 8]")
 @click.option("--faults", metavar="A,B|none", help="Kinds of fault, instead of the test's own.")
 @click.option("--seed", type=int, help="Makes the schedule and the operations repeat.  [default: drawn]")

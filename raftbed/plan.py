@@ -111,7 +111,7 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
         seed=the_seed,
         time_limit=time_limit,
         concurrency=_concurrency(settings.concurrency, len(nodes)),
-        rate=_bounded("rate", settings.rate, default=400.0, least=0.0, most=1e6),
+        rate=_bounded("rate", settings.rate, default=500.0, least=0.0, most=1e6),
         keys=int(_bounded("keys", settings.keys, default=8, least=1, most=1e6)),
         operation_timeout=operation_timeout,
         recovery_timeout=_bounded("recovery_timeout", settings.recovery_timeout, default=15.0, least=1.0, most=3600.0),
