@@ -20,15 +20,18 @@ bits() { if [ "$(family "$1")" = 6 ]; then echo 128; else echo 32; fi; }
 # Routes of different owners to one address differ in their metric; f01 has 7001. Protocol 82 says that they are ours.
 metric() { number=$(printf %s "$owner" | tr -cd 0-9); number=${number#0}; echo $((7000 + ${number:-0})); }
 
-remove_chain() { # COMMAND CHAIN
+# The two chains of an owner: one in the table raw, which counts before anybody drops, one in the table filter.
+remove_chains() { # COMMAND CHAIN
     while $1 -w -D INPUT -j "$2" 2>/dev/null; do :; done
     $1 -w -F "$2" 2>/dev/null && $1 -w -X "$2" 2>/dev/null
+    while $1 -w -t raw -D PREROUTING -j "$2" 2>/dev/null; do :; done
+    $1 -w -t raw -F "$2" 2>/dev/null && $1 -w -t raw -X "$2" 2>/dev/null
 }
 
 heal() {
     case $mechanism in
         nft) nft delete table inet "raftbed_$owner" 2>/dev/null ;;
-        iptables) for command in iptables ip6tables; do remove_chain $command "raftbed_$owner"; done ;;
+        iptables) for command in iptables ip6tables; do remove_chains $command "raftbed_$owner"; done ;;
         route)
             for address in "$@"; do
                 ip route del blackhole "$address/$(bits "$address")" metric "$(metric)" 2>/dev/null
@@ -60,17 +63,21 @@ RULES
 }
 
 cut_iptables() {
-    # The newest owner stands first, and counts what it drops.
     for command in iptables ip6tables; do
         mine=
         for address in "$@"; do
             [ "$(tables "$address")" = $command ] || continue
-            if [ -z "$mine" ]; then $command -w -N "raftbed_$owner" || return 1; fi
+            if [ -z "$mine" ]; then
+                $command -w -t raw -N "raftbed_$owner" && $command -w -N "raftbed_$owner" || return 1
+            fi
             mine=yes
-            $command -w -A "raftbed_$owner" -s "$address" -p tcp --sport "$port" -j DROP || return 1
+            $command -w -t raw -A "raftbed_$owner" -s "$address" -p tcp --sport "$port" || return 1
+            $command -w -t raw -A "raftbed_$owner" -s "$address" || return 1
             $command -w -A "raftbed_$owner" -s "$address" -j DROP || return 1
         done
-        if [ -n "$mine" ]; then $command -w -I INPUT -j "raftbed_$owner" || return 1; fi
+        if [ -n "$mine" ]; then
+            $command -w -t raw -I PREROUTING -j "raftbed_$owner" && $command -w -I INPUT -j "raftbed_$owner" || return 1
+        fi
     done
 }
 
@@ -87,7 +94,7 @@ count() {
                 's/.*counter packets \([0-9]*\) .*comment "\([a-z]*\) \(.*\)".*/\2 \3 \1/p'
             ;;
         iptables)
-            for command in iptables ip6tables; do $command -w -v -S "raftbed_$owner" 2>/dev/null; done | awk '
+            for command in iptables ip6tables; do $command -w -t raw -v -S "raftbed_$owner" 2>/dev/null; done | awk '
                 $1 == "-A" {
                     what = "packets"; address = ""
                     for (i = 2; i < NF; i++) {
@@ -96,7 +103,6 @@ count() {
                         if ($i == "-c") number = $(i + 1)
                     }
                     if (address) print what, address, number
-                    if (address && what == "answers") print "packets", address, number
                 }'
             ;;
     esac | awk '
@@ -111,7 +117,7 @@ sweep() {
     done
     for command in iptables ip6tables; do
         $command -w -S 2>/dev/null | sed -n 's/^-N \(raftbed_[A-Za-z0-9]*\)$/\1/p' | while read -r name; do
-            remove_chain $command "$name"
+            remove_chains $command "$name"
         done
     done
     for address_family in -4 -6; do

@@ -36,6 +36,7 @@ class Nemesis:
         sleep: waits that many seconds.
         faults: kind to its fault, for tests; by default those that there are.
         mechanism: how to cut the network, one of `MECHANISMS`; by default the best that all hosts can do.
+        lease_seconds: a host that hears nothing of its controller for so long heals itself.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Nemesis:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         faults: Mapping[str, Fault] | None = None,
         mechanism: str | None = None,
+        lease_seconds: int = LEASE_SECONDS,
     ) -> None:
-        self._toolboxes = {name: Toolbox(host) for name, host in hosts.items()}
+        self._toolboxes = {name: Toolbox(host, lease_seconds=lease_seconds) for name, host in hosts.items()}
+        self._renew_every = lease_seconds / 4
         self._control = control
         self._clock = clock
         self._record_event = record_event
@@ -90,7 +93,7 @@ class Nemesis:
             while True:
                 with contextlib.suppress(RaftbedError):  # a host that cannot be reached heals itself: so it should
                     await box.renew()
-                await self._sleep(LEASE_SECONDS / 4)
+                await self._sleep(self._renew_every)
 
         async with asyncio.TaskGroup() as group:
             for box in self._toolboxes.values():

@@ -17,7 +17,7 @@ from raftbed.hosts.base import CommandResult, Host
 from raftbed.hosts.parallel import in_parallel
 
 LEASE_SECONDS = 10
-"""A host that hears nothing of its controller for so long heals itself."""
+"""A host that hears nothing of its controller for so long heals itself, unless it is told another time."""
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("cut.sh", "cut_netlink.py", "deadman.sh", "connect.py")
@@ -72,10 +72,12 @@ class Toolbox:
 
     Parameters:
         host: whose.
+        lease_seconds: a host that hears nothing of its controller for so long heals itself.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, lease_seconds: int = LEASE_SECONDS) -> None:
         self.host = host
+        self._lease = str(lease_seconds)
         self.directory = f"{host.home}/faults"
         self.mechanism = ""
         """How this host cuts its network: the first of `MECHANISMS` that it can do. Known after `prepare`."""
@@ -103,12 +105,12 @@ class Toolbox:
 
     async def arm(self) -> None:
         """Start the dead-man."""
-        await self._shell_run(_ARM, str(LEASE_SECONDS))
+        await self._shell_run(_ARM, self._lease)
 
     async def renew(self) -> None:
         """Tell the dead-man that the controller lives, and start a new one where it has given the controller up."""
         self._renewals += 1
-        await self._shell_run(_RENEW, str(LEASE_SECONDS), str(self._renewals), timeout=5.0)
+        await self._shell_run(_RENEW, self._lease, str(self._renewals), timeout=5.0)
 
     async def act(self, owner: str, *, undo: Sequence[str], do: Sequence[str]) -> None:
         """Leave the way back, then act; one round trip."""
