@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,8 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
     console.say(f"{command}\n  in {directory.path}")
     limits = Limits(time=request.time_limit, memory=request.memory_limit)
     try:
-        state = asyncio.run(_execute(plan, directory, command, request.keep, console))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            state = runner.run(_execute(plan, directory, command, request.keep, console))
     except RaftbedError:
         if _has_operations(directory):
             results = check_run(directory, limits=limits)
@@ -114,6 +115,15 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
     if request.keep:
         console.say("The hosts are still up; remove them with: raftbed clean")
     return directory, state, results, report
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed: the controller shares its cores with the nodes, and should be light."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _execute(plan: Plan, directory: RunDirectory, command: str, keep: bool, console: Console) -> RunState:
