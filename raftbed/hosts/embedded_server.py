@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import pty
 import signal
+import struct
+import termios
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
@@ -185,6 +188,57 @@ async def _run_on_terminal(process: CommandSession, argv: list[str], environment
     finally:
         os.close(slave)
     process.command_pid = child.pid
-    # asyncssh copies both ways between the channel and the terminal's master, which it closes in the end.
-    await process.redirect(stdin=os.dup(master), stdout=master)
-    _report_end(process, await child.wait())
+    os.set_blocking(master, False)
+    typing = asyncio.create_task(_type(process, master))
+    try:
+        # Copied here and not by redirection, which may report the end before the last output.
+        await _show(process, master)
+        status = await child.wait()
+    finally:
+        typing.cancel()
+        await asyncio.wait([typing])
+        os.close(master)
+    _report_end(process, status)
+
+
+async def _show(process: CommandSession, master: int) -> None:
+    """What the terminal says, to the client, until nobody holds the terminal any more."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(master, readable.set)
+    try:
+        while True:
+            await readable.wait()
+            readable.clear()
+            try:
+                chunk = os.read(master, _CHUNK)
+            except BlockingIOError:
+                continue
+            except OSError:  # EIO: the last process on the terminal is gone
+                return
+            with contextlib.suppress(OSError, asyncssh.Error):
+                process.stdout.write(chunk)
+                await process.stdout.drain()
+    finally:
+        loop.remove_reader(master)
+
+
+async def _type(process: CommandSession, master: int) -> None:
+    """What the client types, to the terminal."""
+    with contextlib.suppress(OSError, asyncssh.Error):
+        while True:
+            try:
+                chunk = await process.stdin.read(_CHUNK)
+            except asyncssh.TerminalSizeChanged as changed:
+                size = struct.pack("HHHH", changed.height, changed.width, changed.pixwidth, changed.pixheight)
+                fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+                continue
+            except asyncssh.BreakReceived:
+                continue
+            if not chunk:
+                return
+            while chunk:
+                try:
+                    chunk = chunk[os.write(master, chunk) :]
+                except BlockingIOError:
+                    await asyncio.sleep(0.01)  # the command does not read what is typed

@@ -42,6 +42,10 @@ MESSAGE_LIMIT: Final = 1 << 18
 
 BRIDGE: Final = "br0"
 
+BRIDGE_ADDRESS: Final = "02:52:42:ff:ff:fe"
+"""Left alone, a bridge takes the lowest hardware address of its ports, which changes when a host crashes or reboots;
+every other host's ARP entry for the lab would then be stale, and the controller cut off from all of them."""
+
 
 def read_specification(path: Path) -> LabSpecification:
     """Read ``lab.json``."""
@@ -99,7 +103,7 @@ class Lab:
         run_ip(
             [
                 "link set lo up",
-                f"link add {BRIDGE} type bridge",
+                f"link add {BRIDGE} address {BRIDGE_ADDRESS} type bridge",
                 f"address add {lab.gateway}/{lab.prefix} broadcast + dev {BRIDGE}",
                 f"link set {BRIDGE} up",
             ]

@@ -56,10 +56,12 @@ class LocalHost(SSHHost):
     Parameters:
         entry: how it is reached.
         lab: the lab that holds it.
+        log: what its SSH server writes.
     """
 
-    def __init__(self, entry: InventoryEntry, lab: LabConnection) -> None:
+    def __init__(self, entry: InventoryEntry, lab: LabConnection, log: Path) -> None:
         super().__init__(entry)
+        self._log = log
         self._lab = lab
         self._is_down = False
 
@@ -71,7 +73,22 @@ class LocalHost(SSHHost):
         """
         if self._is_down:
             raise HostError("is down: it was crashed and not rebooted.", host=self.name)
-        await super().connect(timeout=timeout, booting=booting)
+        try:
+            await super().connect(timeout=timeout, booting=booting)
+        except HostError as error:
+            raise await self._explain(error) from error
+
+    async def _explain(self, error: HostError) -> HostError:
+        """`error`, or that the host is not up any more, with what its SSH server said last."""
+        try:
+            answer, _ = await self._lab.request("up")
+        except HostError as gone:
+            return HostError(f"cannot be reached: {gone.message}", host=self.name)
+        said = self._log.read_text(errors="replace").strip()[-500:] if self._log.exists() else ""
+        logged = f" Its SSH server logged: {said}" if said else ""
+        if self.name in answer["up"]:
+            return HostError(error.message.removeprefix(f"{self.name}: ") + logged, host=self.name)
+        return HostError(f"is down: its first process ended by itself.{logged}", host=self.name)
 
     async def crash(self) -> None:
         """Pull the plug: the wire first, then process 1 and with it everything; the disk stays."""
@@ -196,20 +213,12 @@ class LocalPool:
             raise refusal(said or error.message) from error
         _, descriptors = await lab.request("sockets")
         self._opener = SocketOpener(socket.socket(fileno=descriptors[0]))
-        self._hosts = {name: LocalHost(entry, lab) for name, entry in entries.items()}
+        self._hosts = {name: LocalHost(entry, lab, self._log_of(name)) for name, entry in entries.items()}
         await lab.request("boot", hosts=list(self._names))
-        await in_parallel(self._first_contact(host) for host in self._hosts.values())
+        await in_parallel(host.connect(timeout=LAB_TIMEOUT, booting=True) for host in self._hosts.values())
 
-    async def _first_contact(self, host: LocalHost) -> None:
-        try:
-            await host.connect(timeout=LAB_TIMEOUT, booting=True)
-        except HostError as error:
-            log = self._directory / "hosts" / host.name / "ssh.log"
-            said = log.read_text(errors="replace").strip()[-500:] if log.exists() else ""
-            raise HostError(
-                f"its SSH server does not answer: {error.message}" + (f" It logged: {said}" if said else ""),
-                host=host.name,
-            ) from error
+    def _log_of(self, name: str) -> Path:
+        return self._directory / "hosts" / name / "ssh.log"
 
     def _make_directory(self) -> None:
         try:

@@ -314,6 +314,16 @@ async def test_a_crash_says_no_goodbye_to_peers(pool):
     await host.reboot()
 
 
+async def test_reboots_of_one_host_leave_the_others_reachable(pool):
+    """The bridge keeps its hardware address whichever ports come and go, or ARP entries for it go stale."""
+    script = "awk '$1 == \"10.0.255.254\" {print $4}' /proc/net/arp"
+    known = (await pool.hosts["n1"].run(["sh", "-c", script])).stdout.split()
+    for _ in range(3):
+        await pool.hosts["n3"].reboot()
+        pool.hosts["n1"].abandon()
+        assert (await pool.hosts["n1"].run(["sh", "-c", script])).stdout.split() == known == ["02:52:42:ff:ff:fe"]
+
+
 async def test_a_reboot_of_a_host_that_is_up_resets_it(pool):
     host = pool.hosts["n3"]
     before = (await host.run(["readlink", "/proc/self/ns/pid"])).stdout
