@@ -124,5 +124,7 @@ def _finished(figure: Any, view: View, unit: str, *, log: bool = False) -> dict[
         plot_bgcolor="rgba(0,0,0,0)",
         hovermode="closest",
     )
+    if log:
+        figure.update_layout(yaxis_dtick=1)  # a line per decade
     document: dict[str, Any] = figure.to_plotly_json()
     return {"data": document["data"], "layout": document["layout"]}

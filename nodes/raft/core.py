@@ -118,10 +118,11 @@ class Core(Reads, Replication, Elections):
     def ready(self) -> Ready | None:
         """What to do now; None: nothing. Everything it names is considered done."""
         self.finish_read_round()
-        if self.begin_read_round():
-            self.ask_for_confirmation()
+        asking = self.begin_read_round()
+        reached = self.replicate()
+        if asking:
+            self.ask_for_confirmation(besides=reached)
             self.finish_read_round()  # a node alone needs nobody's confirmation
-        self.replicate()
         persist = self.take_persist()
         if not (persist or self._early or self._effects or self._traces):
             return None
@@ -173,6 +174,12 @@ class Core(Reads, Replication, Elections):
             self.vote_answered(event.sent, event.response)
 
     def _durable(self) -> None:
+        if self.hard_state != self.durable_hard_state:
+            self.durable_hard_state = self.hard_state
+            if self.hard_state.voted_for is not None:
+                self.trace("vote", candidate=self.hard_state.voted_for)
+        if self.state is State.CANDIDATE and self.won():
+            self.become_leader()
         before = self.durable_index
         self.durable_index = self.log.last_index - len(self._new_entries)
         if self.durable_index != before:

@@ -38,13 +38,9 @@ class Elections(CoreState):
         self.leader_id = None
         self.save_hard_state(self.term + 1, self.id)
         self.change_state(State.CANDIDATE)
-        self.trace("vote", candidate=self.id, granted=True)
         self.reset_election_deadline()
         self.votes = {self.id}
-        if self.won():
-            self.become_leader()
-        else:
-            self.request_votes("vote", self.term)
+        self.request_votes("vote", self.term)  # a sole voter has nobody to ask: it leads once its vote is durable
 
     def request_votes(self, method: str, term: int) -> None:
         """Ask every other voter."""
@@ -96,7 +92,6 @@ class Elections(CoreState):
         if granted:
             if self.hard_state.voted_for is None:
                 self.save_hard_state(self.term, request.candidate_id)
-                self.trace("vote", candidate=request.candidate_id, granted=True)
             if self.state is State.PRE_CANDIDATE:
                 self.become_follower(self.term, None)
             self.reset_election_deadline()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from raftbed.nodes.raft.config import MILLISECOND
 from raftbed.nodes.raft.events import Apply, Send, Token
 from raftbed.nodes.raft.messages import (
@@ -96,13 +98,16 @@ class Replication(CoreState):
         terms = [self.log.term(index) for index in range(first, last + 1)]
         self.trace("append", first=first, last=last, terms=terms, hashes=hashes)
 
-    def replicate(self) -> None:
-        """Send every peer what it lacks, as far as its stream has room."""
+    def replicate(self) -> set[NodeId]:
+        """Send every peer what it lacks, as far as its stream has room; returns those that were sent something."""
+        reached: set[NodeId] = set()
         if self.leadership is None:
-            return
+            return reached
         for peer, progress in self.leadership.progress.items():
             while progress.next_index <= self.log.last_index and self.has_room(progress):
                 self.send_append(peer, progress)
+                reached.add(peer)
+        return reached
 
     def has_room(self, progress: Progress) -> bool:
         """Another message may be on its way to this peer."""
@@ -144,15 +149,16 @@ class Replication(CoreState):
         for peer, progress in leadership.progress.items():
             self.send_beat(peer, progress)
 
-    def ask_for_confirmation(self) -> None:
-        """Let every peer confirm this leadership now.
+    def ask_for_confirmation(self, *, besides: Container[NodeId]) -> None:
+        """Let every peer confirm this leadership now, but those `besides` that were just sent entries: they will.
 
         A peer that has stopped answering is left to the regular heartbeat, which asks the same: rounds follow each
         other quickly, and messages to it would pile up.
         """
         assert self.leadership is not None
         for peer, progress in self.leadership.progress.items():
-            if not progress.unreachable and len(progress.beats) < self.config.max_inflight_messages:
+            room = len(progress.beats) < self.config.max_inflight_messages
+            if peer not in besides and not progress.unreachable and room:
                 self.send_beat(peer, progress)
 
     def quorum_in_contact(self, leadership: Leadership) -> bool:

@@ -102,7 +102,7 @@ class CoreState:
         self.id = node
         self.config = config
         self.random = random
-        self.hard_state = hard_state
+        self.hard_state = self.durable_hard_state = hard_state
         self.log = Log(entries)
         self.durable_index = self.log.last_index
         self.initial_membership: MembershipConfig | None = None
