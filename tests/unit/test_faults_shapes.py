@@ -28,7 +28,7 @@ def test_nobody_is_cut_off_from_itself_or_from_strangers(shape, order):
         assert sources <= set(order)
 
 
-@pytest.mark.parametrize("shape", set(PARTITION_SHAPES) - {"bridge", "majorities-ring"})
+@pytest.mark.parametrize("shape", sorted(set(PARTITION_SHAPES) - {"bridge", "majorities-ring"}))
 @given(order=orders)
 def test_every_shape_cuts_something(shape, order):
     grudge = PARTITION_SHAPES[shape](order)
