@@ -1,13 +1,13 @@
 """From a seed to an explicit schedule of faults. Pure; the schedule is data, is recorded, and can be replayed.
 
-A schedule is a row of scenes with quiet gaps between them in which the cluster can recover. A scene is one fault, or
-several that overlap to make a situation that breaks systems which survive each of them alone. Scenes are dealt from a
-shuffled deck, so that a run long enough sees all of them, and a short one a fair choice.
+A schedule is a row of scenes with quiet gaps between them in which the cluster can recover. A plain scene is one fault
+of one shape; a situation is several that overlap, and breaks systems which survive each of them alone. Both are dealt
+in turn, each from a shuffled deck of its own, so that a long run sees all of them, and a short one a fair choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -17,7 +17,9 @@ from raftbed.model import FaultStep
 
 SHAPES = {"partition": tuple(PARTITION_SHAPES), "kill": tuple(KILL_SHAPES)}
 _CALM_START = 1.0
-_CALM_END = 1.5
+_CALM_END = 2.0
+_GAP = (1.5, 2.0)
+_LEAST_UNIT = 1.0  # seconds; a fault that is over before anybody is elected shows little
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +37,29 @@ Scene = Callable[[Random, float], list[Beat]]
 """Makes the beats of a scene, given what to draw from and the clients' time-out in seconds."""
 
 
-def _lasting(random: Random, timeout: float, *, longer: bool | None = None) -> float:
-    """A duration shorter or longer than the clients' time-out."""
-    chosen = random.random() < 0.6 if longer is None else longer
-    return random.uniform(1.2, 1.8) * timeout if chosen else random.uniform(0.4, 0.8) * timeout
+def _longer(random: Random, timeout: float) -> float:
+    return random.uniform(1.15, 1.6) * timeout
 
 
-def _alone(kind: str, shape: str, *, longer: bool | None = None) -> Scene:
+def _shorter(random: Random, timeout: float) -> float:
+    return random.uniform(0.4, 0.8) * timeout
+
+
+def _either(random: Random, timeout: float) -> float:
+    return random.choice((_longer, _shorter))(random, timeout)
+
+
+def _alone(kind: str, shape: str, lasting: Callable[[Random, float], float] = _either) -> Scene:
     def scene(random: Random, timeout: float) -> list[Beat]:
-        length = _lasting(random, timeout, longer=longer)
-        compared = "longer" if length > timeout else "shorter"
-        return [Beat(kind, shape, 0.0, length, f"{compared} than the clients' time-out")]
+        return [Beat(kind, shape, 0.0, lasting(random, timeout), "")]
 
     return scene
 
 
 def _handed_over(first: str, second: str) -> Scene:
     def scene(random: Random, timeout: float) -> list[Beat]:
-        turn = _lasting(random, timeout, longer=True)
-        end = turn + _lasting(random, timeout)
+        turn = _longer(random, timeout)
+        end = turn + _either(random, timeout)
         return [
             Beat("partition", first, 0.0, turn, "followed by another with no heal between"),
             Beat("partition", second, turn - 0.3, end, "in place before the one before it is healed"),
@@ -62,13 +68,14 @@ def _handed_over(first: str, second: str) -> Scene:
     return scene
 
 
-def _laggards_return(kind: str, shape: str) -> Scene:
+def _laggards_return(first: str, second: str, shape: str) -> Scene:
     def scene(random: Random, timeout: float) -> list[Beat]:
-        back = _lasting(random, timeout, longer=True)
-        lag = "followers fall behind"
+        # Injecting takes as long as finding the leader and a command on each host; healing is one command. Begun 0.1 s
+        # before, the leader is lost as the laggards come back, and before it can bring them up to date.
+        back = _longer(random, timeout)
         return [
-            Beat("partition", "followers-minority", 0.0, back, lag),
-            Beat(kind, shape, back - 0.05, back + 1.2 * timeout, "the leader is lost just as they come back"),
+            Beat(first, "followers-minority", 0.0, back, "followers fall behind"),
+            Beat(second, shape, back - 0.1, back + 1.2 * timeout, "the leader is lost just as they come back"),
         ]
 
     return scene
@@ -93,7 +100,7 @@ def _uncommitted_tail(random: Random, timeout: float) -> list[Beat]:
 
 def _kill_in_partition(shape: str) -> Scene:
     def scene(random: Random, timeout: float) -> list[Beat]:
-        length = _lasting(random, timeout, longer=True)
+        length = _longer(random, timeout)
         return [
             Beat("partition", shape, 0.0, length, "with a node killed on one side"),
             Beat("kill", "one", 0.3 * length, length + 0.5 * timeout, "killed within a partition"),
@@ -102,36 +109,49 @@ def _kill_in_partition(shape: str) -> Scene:
     return scene
 
 
-_PARTITION_DECK: tuple[Scene, ...] = (
-    _alone("partition", "leader-alone", longer=True),
-    _alone("partition", "leader-minority", longer=True),
-    _alone("partition", "leader-deaf", longer=True),
-    _alone("partition", "leader-deaf", longer=False),
-    _alone("partition", "leader-mute"),
-    _laggards_return("partition", "leader-alone"),
-    _laggards_return("partition", "leader-alone"),
-    _handed_over("leader-minority", "halves"),
-    _handed_over("majorities-ring", "leader-alone"),
-    _alone("partition", "one"),
-    _alone("partition", "halves"),
-    _alone("partition", "majorities-ring"),
-    _alone("partition", "bridge"),
-    _alone("partition", "one-way"),
-)
-_KILL_DECK: tuple[Scene, ...] = (
-    _alone("kill", "leader"),
-    _alone("kill", "all", longer=False),
-    _leaders_in_a_row,
-    _uncommitted_tail,
-    _alone("kill", "one"),
-    _alone("kill", "minority"),
-    _alone("kill", "majority", longer=False),
-)
-_BOTH_DECK: tuple[Scene, ...] = (
-    _laggards_return("kill", "leader"),
-    _kill_in_partition("halves"),
-    _kill_in_partition("leader-minority"),
-)
+_PLAIN: dict[str, tuple[Scene, ...]] = {
+    "partition": (
+        _alone("partition", "leader-alone", _longer),
+        _alone("partition", "leader-minority", _longer),
+        _alone("partition", "leader-deaf", _longer),
+        _alone("partition", "leader-deaf", _shorter),
+        _alone("partition", "leader-mute"),
+        _alone("partition", "one"),
+        _alone("partition", "halves"),
+        _alone("partition", "majorities-ring"),
+        _alone("partition", "bridge"),
+        _alone("partition", "one-way"),
+    ),
+    "kill": (
+        _alone("kill", "leader"),
+        _alone("kill", "leader", _shorter),
+        _alone("kill", "all", _shorter),
+        _alone("kill", "one"),
+        _alone("kill", "minority"),
+        _alone("kill", "majority", _shorter),
+    ),
+}
+_SITUATIONS: dict[str, tuple[Scene, ...]] = {
+    "partition": (
+        _laggards_return("partition", "partition", "leader-alone"),
+        _laggards_return("partition", "partition", "leader-alone"),
+        _handed_over("leader-minority", "halves"),
+        _handed_over("majorities-ring", "leader-alone"),
+        _handed_over("leader-deaf", "leader-alone"),
+    ),
+    "kill": (
+        _leaders_in_a_row,
+        _uncommitted_tail,
+        _uncommitted_tail,
+        _laggards_return("kill", "kill", "leader"),
+    ),
+    "both": (
+        _laggards_return("partition", "kill", "leader"),
+        _kill_in_partition("halves"),
+        _kill_in_partition("leader-minority"),
+        _kill_in_partition("leader-alone"),
+    ),
+}
 
 
 def make_schedule(
@@ -142,32 +162,35 @@ def make_schedule(
     Parameters:
         faults: kinds of fault to choose from: "partition", "kill"; none makes an empty schedule.
         nodes: names of the nodes.
-        time_limit: seconds during which clients work. The first second is calm, and so are the last 1.5.
-        operation_timeout: the clients' time-out in seconds; faults last shorter and longer than it.
+        time_limit: seconds during which clients work. The first second is calm, and so are the last two (less in runs
+            shorter than ten seconds).
+        operation_timeout: the clients' time-out in seconds; faults last shorter and longer than it, as far as that
+            fits the run.
         seed: any integer.
     """
     if not faults or len(nodes) < 2:
         return ()
     random = Random(f"{seed}:schedule")
-    deck = _deal(random, _deck(faults))
-    end = time_limit - _CALM_END
-    at = _CALM_START if time_limit >= 8 else time_limit * 0.15
+    unit = min(max(operation_timeout, _LEAST_UNIT), max(time_limit / 8, _LEAST_UNIT))
+    scenes = _deal(random, faults)
+    at = min(_CALM_START, time_limit * 0.15)
+    end = time_limit - min(_CALM_END, time_limit * 0.2)
     steps: list[FaultStep] = []
     missed = 0
     while missed < 20:
-        beats = next(deck)(random, operation_timeout)
-        if at + max(beat.end for beat in beats) > end:
+        beats = next(scenes)(random, unit)
+        length = max(beat.end for beat in beats)
+        if at + length > end:
             missed += 1  # this scene does not fit any more; a shorter one may
             continue
         order = random.sample(list(nodes), len(nodes))
-        steps += [_step(beat, at, order) for beat in beats]
-        at += max(beat.end for beat in beats) + random.uniform(0.8, 1.3) * min(operation_timeout, 2.0)
+        steps += [_step(beat, at, order, operation_timeout) for beat in beats]
+        at += length + random.uniform(*_GAP)
     if not steps:  # a run shorter than any scene still has one fault
         kind = "partition" if "partition" in faults else "kill"
-        length = time_limit * 0.5
         shape = "leader-alone" if kind == "partition" else "leader"
-        order = random.sample(list(nodes), len(nodes))
-        steps = [_step(Beat(kind, shape, 0.0, length, "the run is too short for more"), time_limit * 0.15, order)]
+        beat = Beat(kind, shape, 0.0, time_limit * 0.5, "the run is too short for more")
+        steps = [_step(beat, at, random.sample(list(nodes), len(nodes)), operation_timeout)]
     return _numbered(steps)
 
 
@@ -202,30 +225,33 @@ def validate_schedule(steps: Sequence[FaultStep], *, nodes: Sequence[str], time_
     return tuple(sorted(steps, key=lambda step: step.at))
 
 
-def _some(names: Sequence[str] | dict[str, tuple[str, ...]]) -> str:
+def _some(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def _deck(faults: Sequence[str]) -> tuple[Scene, ...]:
-    deck: tuple[Scene, ...] = ()
-    if "partition" in faults:
-        deck += _PARTITION_DECK
-    if "kill" in faults:
-        deck += _KILL_DECK
-    if "partition" in faults and "kill" in faults:
-        deck += _BOTH_DECK
-    return deck
+def _deal(random: Random, faults: Sequence[str]) -> Iterator[Scene]:
+    """Scenes without end, situations and plain ones in turn, each from a deck that is shuffled again and again."""
+    kinds = [kind for kind in SHAPES if kind in faults]
+    plain = [scene for kind in kinds for scene in _PLAIN[kind]]
+    groups = [*kinds, "both"] if len(kinds) > 1 else kinds
+    situations = [scene for group in groups for scene in _SITUATIONS[group]]
+    decks = [_shuffled(random, situations), _shuffled(random, plain)]
+    random.shuffle(decks)
+    while True:
+        for deck in decks:
+            yield next(deck)
 
 
-def _deal(random: Random, deck: tuple[Scene, ...]) -> Iterator[Scene]:
-    """Scenes without end: the deck shuffled, again and again."""
+def _shuffled(random: Random, deck: Sequence[Scene]) -> Iterator[Scene]:
     while True:
         yield from random.sample(deck, len(deck))
 
 
-def _step(beat: Beat, at: float, order: Sequence[str]) -> FaultStep:
+def _step(beat: Beat, at: float, order: Sequence[str], operation_timeout: float) -> FaultStep:
     begin, end = round(at + beat.begin, 3), round(at + beat.end, 3)
-    return FaultStep("", beat.kind, beat.shape, begin, end, tuple(order), beat.why)
+    compared = "longer" if end - begin > operation_timeout else "shorter"
+    why = beat.why or f"{compared} than the clients' time-out"
+    return FaultStep("", beat.kind, beat.shape, begin, end, tuple(order), why)
 
 
 def _numbered(steps: Sequence[FaultStep]) -> tuple[FaultStep, ...]:

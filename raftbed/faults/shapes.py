@@ -113,6 +113,7 @@ KILL_SHAPES: Mapping[str, Callable[[Sequence[str]], Sequence[str]]] = {
     "majority": lambda order: order[: majority(len(order))],
     "all": lambda order: order,
     "leader": lambda order: order[:1],
+    "followers-minority": lambda order: order[1 : 1 + minority(len(order))],
     "followers-majority": lambda order: order[1 : 1 + majority(len(order))],
 }
 

@@ -16,7 +16,9 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
@@ -182,10 +184,16 @@ def _serve_embedded(lab: LabSpecification, report: int) -> NoReturn:
         os.environ.update(lab.environment)
         try:
             embedded_server.serve(lab.environment, ready=lambda: os.close(report))
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(1)
     os.close(report)
     while True:
         pid, status = os.wait()
         if pid == server:
-            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+            ending = os.waitstatus_to_exitcode(status)
+            how = f"status {ending}" if ending >= 0 else f"signal {-ending}"
+            os.write(2, f"the SSH server ended with {how}\n".encode())
+            os._exit(ending & 0xFF)

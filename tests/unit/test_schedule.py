@@ -42,7 +42,38 @@ def test_every_schedule_can_be_executed(faults, time_limit, count, seed):
 def test_long_runs_begin_and_end_calmly(seed):
     steps = schedule(seed=seed)
     assert min(step.at for step in steps) >= 1.0
-    assert max(step.until for step in steps) <= 20.0 - 1.5
+    assert max(step.until for step in steps) <= 20.0 - 2.0
+
+
+@given(faults=st.sampled_from([("partition",), ("kill",), ("partition", "kill")]), seed=st.integers(0, 10**6))
+@settings(max_examples=50, deadline=None)
+def test_between_scenes_the_cluster_may_recover(faults, seed):
+    steps = schedule(faults, seed=seed, time_limit=60.0)
+    in_force_until = steps[0].until
+    for step in steps[1:]:
+        assert step.at < in_force_until or step.at >= in_force_until + 1.5
+        in_force_until = max(in_force_until, step.until)
+
+
+@pytest.mark.parametrize("operation_timeout", [0.05, 0.5, 2.0, 30.0])
+def test_faults_last_long_enough_and_fit_whatever_the_time_out(operation_timeout):
+    for seed in range(20):
+        steps = make_schedule(
+            ["partition"], nodes=NODES, time_limit=30.0, operation_timeout=operation_timeout, seed=seed
+        )
+        assert len(steps) >= 4
+        assert min(step.until - step.at for step in steps) >= 0.4
+        for step in steps:
+            if "than the clients' time-out" in step.why:
+                assert ("longer" in step.why) == (step.until - step.at > operation_timeout)
+
+
+@pytest.mark.parametrize(("time_limit", "least", "most"), [(5.0, 1, 2), (20.0, 4, 9), (60.0, 15, 28)])
+@pytest.mark.parametrize("faults", [("partition",), ("kill",), ("partition", "kill")])
+def test_a_run_is_neither_idle_nor_crowded(faults, time_limit, least, most):
+    counts = [len(schedule(faults, time_limit=time_limit, seed=seed)) for seed in range(50)]
+    assert least <= min(counts)
+    assert max(counts) <= most
 
 
 def test_a_minute_holds_what_breaks_systems():

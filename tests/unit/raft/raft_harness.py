@@ -26,6 +26,7 @@ from raftbed.nodes.raft.events import (
     Failed,
     Initialize,
     Persist,
+    Ready,
     Received,
     Respond,
     Send,
@@ -159,11 +160,13 @@ class Node:
             if ready.persist is None:
                 self.do(ready.effects)
                 continue
-            self.writing = ready.persist
-            boot, effects = self.boot, ready.effects
-            self.cluster.after(self.cluster.disk_delay(), lambda: self.written(boot, effects))
-            break
+            self.write(ready)
         self.schedule_tick()
+
+    def write(self, ready: Ready) -> None:
+        self.writing = ready.persist
+        boot = self.boot
+        self.cluster.after(self.cluster.disk_delay(), lambda: self.written(boot, ready.effects))
 
     def written(self, boot: int, effects: Sequence[Any]) -> None:
         if self.core is None or self.boot != boot:
