@@ -202,11 +202,13 @@ class Replication(CoreState):
             return
         progress = self.leadership.progress[sent.to]
         progress.beats.discard(sent)
+        # A probe that was lost says nothing about where the logs agree: the next one asks at the same place.
+        resume_at = progress.next_index if progress.probing else progress.match_index + 1
         if sent.at >= progress.last_contact:  # else it has answered something later: only this one was lost
             progress.unreachable = True
-            progress.probe_from(progress.match_index + 1)
+            progress.probe_from(resume_at)
         elif sent in progress.inflight:
-            progress.probe_from(progress.match_index + 1)
+            progress.probe_from(resume_at)
 
     # -- committing -----------------------------------------------------------------------------------------------
 
