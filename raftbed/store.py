@@ -169,7 +169,8 @@ class RunDirectory:
     def node_directory(self, node: str) -> Path:
         """Where files fetched from a node are kept; made when it is missing."""
         directory = self.path / "nodes" / node
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (directory.parent, directory):  # parents made by mkdir itself would be open to others
+            path.mkdir(mode=0o700, exist_ok=True)
         return directory
 
     def node_file(self, node: str, name: str) -> Path | None:
@@ -233,10 +234,13 @@ class RunDirectory:
         try:
             return msgspec.json.decode(path.read_bytes(), type=kind)
         except FileNotFoundError as error:
-            raise StoreError(f"{self.path} is not a run directory: it has no {name}.") from error
+            raise StoreError(
+                f"{self.path} is not a run directory: it has no {name}.",
+                remedy="Name one, such as store/latest; `raftbed list runs` shows them.",
+            ) from error
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}.") from error
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise StoreError(f"{path}: is malformed: {error}.") from error
 
     @staticmethod
