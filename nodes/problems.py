@@ -73,6 +73,12 @@ def leadership_lost(node: str) -> Problem:
     return Problem(503, "leadership-lost", f"{node} was deposed; the write may or may not happen.", definite=False)
 
 
+def stale_serial(client: str | None, serial: int | None) -> Problem:
+    """The session has answered a later command: this one is not executed now, and may have been before."""
+    message = f"The session {client} has gone on beyond serial {serial}: it is not executed now, but may have been."
+    return Problem(409, "stale-serial", message, definite=False)
+
+
 def of_read(node: str, error: Exception) -> Problem | None:
     """What to answer when a read ended in `error`; reads have no effect, so all of it is definite."""
     if isinstance(error, ReadForwardToLeader):
