@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 _EXIT = {"valid": EXIT_VALID, "invalid": EXIT_INVALID, "unknown": EXIT_UNKNOWN}
 _STORE = click.option(
-    "--store", type=click.Path(path_type=Path), default=Path("store"), show_default=True, help="Where runs are kept."
+    "--store",
+    type=click.Path(path_type=Path, readable=False),
+    default=Path("store"),
+    show_default=True,
+    help="Where runs are kept.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")
 _KINDS = ("tests", "workloads", "faults", "bugs", "hosts", "systems", "runs")
@@ -112,7 +116,7 @@ def run(test: str, **options: Any) -> int:
 
 
 @cli.command(short_help="Check histories or run directories.")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False), metavar="PATH...")
 @click.option("--model", metavar="NAME", help="cas-register or kv-append.  [default: from the operations]")
 @_JSON
 @_TIME
@@ -159,7 +163,7 @@ def check(
 
 
 @cli.command(short_help="Write the report of a run again.")
-@click.argument("run_path", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
+@click.argument("run_path", required=False, type=click.Path(path_type=Path, readable=False), metavar="[RUN]")
 @_STORE
 @_JSON
 def report(run_path: Path | None, store: Path, as_json: bool) -> int:
@@ -189,10 +193,10 @@ def list_command(kind: str, store: Path, as_json: bool) -> int:
     from raftbed.console import table
 
     console = Console(json=as_json)
-    rows = listing.rows(kind, store)
     if as_json:
-        console.emit({kind: [{"name": row[0], "description": row[1]} for row in rows]})
+        console.emit({kind: listing.documents(kind, store)})
     else:
+        rows = listing.rows(kind, store)
         table(rows, console.result)
         if not rows:
             console.say(f"There are no {kind}.")

@@ -291,7 +291,16 @@ class Store:
         return RunDirectory(parent / name)
 
     def runs(self) -> Sequence[RunDirectory]:
-        """All runs, oldest first."""
+        """All runs, oldest first.
+
+        Raises:
+            StoreError: the store is there and cannot be read.
+        """
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.listdir(self.path)  # the search below would take a closed directory for an empty one
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be read: {error.strerror or error}.") from error
         found = [path.parent for path in self.path.glob("*/*/manifest.json") if not path.parent.is_symlink()]
         return [RunDirectory(path) for path in sorted(found, key=lambda path: path.name)]
 
@@ -302,6 +311,10 @@ class Store:
             StoreError: there is none.
         """
         link = self.path / "latest"
-        if not link.is_dir():
+        try:
+            is_there = link.is_dir()
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be read: {error.strerror or error}.") from error
+        if not is_there:
             raise StoreError(f"{self.path}: holds no run yet.", remedy="Make one: raftbed run partition-test")
         return RunDirectory(link.resolve())

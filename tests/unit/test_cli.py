@@ -192,8 +192,24 @@ class TestList:
         assert {"stale-leader-read", "no-retry-dedup", "restart-applies-wrong"} <= names
 
     def test_runs_show_verdict_state_and_command(self, cli, tmp_path):
-        make_run(tmp_path, state="running")
+        run = make_run(tmp_path, state="running")
         assert "not checked" in cli("list", "runs")[1]
+        (shown,) = json.loads(cli("list", "runs", "--json")[1])["runs"]
+        assert (shown["validity"], shown["state"], shown["path"]) == (
+            None,
+            "running",
+            str(run.path.relative_to(tmp_path)),
+        )
+        assert shown["command"] == "raftbed run smoke-test --seed 1"
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+    @pytest.mark.parametrize("command", [("check", "closed/x"), ("report", "closed/x"), ("list", "runs"), ("report",)])
+    def test_what_is_closed_to_this_user_is_named(self, cli, tmp_path, command):
+        (tmp_path / "closed").mkdir(mode=0)
+        store = () if command[0] == "check" else ("--store", "closed")
+        code, _, err = cli(*command, *store)
+        assert code in (254, 255)
+        assert "closed" in err and "Permission denied" in err
 
 
 @pytest.mark.parametrize(("state", "expected"), [("ok", 0), ("missing", 255)])
