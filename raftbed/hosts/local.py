@@ -64,7 +64,7 @@ class LocalHost(SSHHost):
         self._log = log
         self._lab = lab
         self._is_down = False
-        self._lost = ""  # how it went down by itself, once that is known
+        self._gone = ""  # how it went down by itself, once that is known
 
     async def connect(self, *, timeout: float = CONNECT_TIMEOUT, booting: bool = False) -> None:
         """Open the connection; a host that was crashed, or that is known to be lost, says so at once.
@@ -74,8 +74,8 @@ class LocalHost(SSHHost):
         """
         if self._is_down:
             raise HostError("is down: it was crashed and not rebooted.", host=self.name)
-        if self._lost:
-            raise HostError(self._lost, host=self.name)
+        if self._gone:
+            raise HostError(self._gone, host=self.name)
         try:
             await super().connect(timeout=timeout, booting=booting)
         except HostError as error:
@@ -92,9 +92,9 @@ class LocalHost(SSHHost):
         logged = _complaints(self._log)
         if self.name in answer["up"]:
             return HostError(error.message.removeprefix(f"{self.name}: ") + logged, host=self.name)
-        self._lost = f"is down: its first process ended by itself.{logged}"
+        self._gone = f"is down: its first process ended by itself.{logged}"
         self.abandon()
-        return HostError(self._lost, host=self.name)
+        return HostError(self._gone, host=self.name)
 
     async def crash(self) -> None:
         """Pull the plug: the wire first, then process 1 and with it everything; the disk stays."""
@@ -114,7 +114,7 @@ class LocalHost(SSHHost):
         try:
             async with asyncio.timeout(timeout):
                 await self._lab.request("boot", hosts=[self.name])
-                self._is_down, self._lost = False, ""
+                self._is_down, self._gone = False, ""
                 await self.connect(timeout=timeout, booting=True)
         except TimeoutError as error:
             raise HostError(f"did not boot within {timeout:g} s.", host=self.name) from error
