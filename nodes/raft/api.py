@@ -77,6 +77,7 @@ class MetricsWatch:
     def __init__(self, initial: RaftMetrics) -> None:
         self._current = initial
         self._change = asyncio.Event()
+        self._closed = False
 
     @property
     def current(self) -> RaftMetrics:
@@ -90,13 +91,27 @@ class MetricsWatch:
             self._change.set()
             self._change = asyncio.Event()
 
+    def close(self) -> None:
+        """Nothing will change any more."""
+        self._closed = True
+
     async def changed(self) -> RaftMetrics:
-        """Wait for a change and return the metrics then."""
+        """Wait for a change and return the metrics then.
+
+        Raises:
+            ShuttingDown: the node has shut down: there will be none.
+        """
+        if self._closed:
+            raise ShuttingDown
         await self._change.wait()
         return self._current
 
     async def wait_for(self, condition: Callable[[RaftMetrics], bool]) -> RaftMetrics:
-        """Wait until `condition` holds of the metrics, which may be at once."""
+        """Wait until `condition` holds of the metrics, which may be at once.
+
+        Raises:
+            ShuttingDown: the node has shut down, and it does not hold.
+        """
         while not condition(self._current):
             await self.changed()
         return self._current
@@ -373,6 +388,7 @@ class Raft:
             self._watch.publish(replace(core.metrics(), current_leader=None))
         else:
             self._watch.publish(RaftMetrics(self.id, State.SHUTDOWN))
+        self._watch.close()
         for token in list(self._waiting):
             _settle(token, ShuttingDown())
         with contextlib.suppress(Exception):  # a storage that failed may fail again here; nothing depends on it
