@@ -12,10 +12,18 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from raftbed.errors import PlanError
-from raftbed.faults.shapes import KILL_SHAPES, PARTITION_SHAPES
+from raftbed.faults.shapes import KILL_SHAPES, MOMENT_SHAPES, PARTITION_SHAPES
 from raftbed.model import FaultStep
 
 SHAPES = {"partition": tuple(PARTITION_SHAPES), "kill": tuple(KILL_SHAPES)}
+SIMULATED_SHAPES = {
+    **dict.fromkeys(
+        ("pause", "power", "loss", "duplicate", "delay", "clog", "slow-disk", "full-disk", "bad-disk", "clock"),
+        tuple(KILL_SHAPES),
+    ),
+    "moment": tuple(MOMENT_SHAPES),
+}
+"""Kinds of fault that only the simulator has, and their shapes."""
 _CALM_START = 1.0
 _CALM_END = 2.0
 _GAP = (1.5, 2.0)
@@ -160,7 +168,8 @@ def make_schedule(
     """The schedule that a seed stands for.
 
     Parameters:
-        faults: kinds of fault to choose from: "partition", "kill"; none makes an empty schedule.
+        faults: kinds of fault to choose from; none makes an empty schedule. With one that only the simulator has, the
+            schedule is made by :func:`raftbed.chaos.make_chaos`.
         nodes: names of the nodes.
         time_limit: seconds during which clients work. The first second is calm, and so are the last two (less in runs
             shorter than ten seconds).
@@ -170,6 +179,10 @@ def make_schedule(
     """
     if not faults or len(nodes) < 2:
         return ()
+    if any(kind in SIMULATED_SHAPES for kind in faults):
+        from raftbed.chaos import make_chaos
+
+        return make_chaos(faults, nodes=nodes, time_limit=time_limit, operation_timeout=operation_timeout, seed=seed)
     random = Random(f"{seed}:schedule")
     unit = min(max(operation_timeout, _LEAST_UNIT), max(time_limit / 8, _LEAST_UNIT))
     scenes = _deal(random, faults)
@@ -191,7 +204,7 @@ def make_schedule(
         shape = "leader-alone" if kind == "partition" else "leader"
         beat = Beat(kind, shape, 0.0, time_limit * 0.5, "the run is too short for more")
         steps = [_step(beat, at, random.sample(list(nodes), len(nodes)), operation_timeout)]
-    return _numbered(steps)
+    return numbered(steps)
 
 
 def validate_schedule(steps: Sequence[FaultStep], *, nodes: Sequence[str], time_limit: float) -> tuple[FaultStep, ...]:
@@ -201,12 +214,13 @@ def validate_schedule(steps: Sequence[FaultStep], *, nodes: Sequence[str], time_
         PlanError: names the step by its position, the field, and what to write instead.
     """
     seen: set[str] = set()
+    shapes = {**SHAPES, **SIMULATED_SHAPES}
     for number, step in enumerate(steps):
         where = f"schedule[{number}]"
-        if step.kind not in SHAPES:
-            raise PlanError(f"{where}.kind: there is no fault {step.kind!r}.", remedy=f"There are: {_some(SHAPES)}.")
-        if step.shape not in SHAPES[step.kind]:
-            known = _some(SHAPES[step.kind])
+        if step.kind not in shapes:
+            raise PlanError(f"{where}.kind: there is no fault {step.kind!r}.", remedy=f"There are: {_some(shapes)}.")
+        if step.shape not in shapes[step.kind]:
+            known = _some(shapes[step.kind])
             raise PlanError(f"{where}.shape: {step.kind} has no shape {step.shape!r}.", remedy=f"It has: {known}.")
         if not 0 <= step.at < step.until <= time_limit:
             raise PlanError(
@@ -254,6 +268,7 @@ def _step(beat: Beat, at: float, order: Sequence[str], operation_timeout: float)
     return FaultStep("", beat.kind, beat.shape, begin, end, tuple(order), why)
 
 
-def _numbered(steps: Sequence[FaultStep]) -> tuple[FaultStep, ...]:
+def numbered(steps: Sequence[FaultStep]) -> tuple[FaultStep, ...]:
+    """Steps in order of time, named f01, f02, ..."""
     ordered = sorted(steps, key=lambda step: step.at)
     return tuple(replace(step, id=f"f{number:02d}") for number, step in enumerate(ordered, start=1))

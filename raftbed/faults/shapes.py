@@ -117,6 +117,22 @@ KILL_SHAPES: Mapping[str, Callable[[Sequence[str]], Sequence[str]]] = {
     "followers-majority": lambda order: order[1 : 1 + majority(len(order))],
 }
 
+MOMENT_SHAPES: Sequence[str] = (
+    "kill-at-vote",
+    "power-at-vote",
+    "kill-at-append",
+    "power-at-append",
+    "pause-at-append",
+    "kill-at-truncate",
+    "power-at-truncate",
+    "kill-at-lead",
+    "pause-at-lead",
+    "kill-at-stand",
+    "power-at-stand",
+    "kill-at-commit",
+)
+"""What is done to a node, and the moment in its life at which it is; simulator only."""
+
 
 def aims_at_leader(kind: str, shape: str) -> bool:
     """The shape takes the first of the order for the leader, so that whoever leads then has to stand there."""

@@ -1,0 +1,411 @@
+"""A simulated node: the real core, log store and state machine, driven as `raftbed.nodes.raft.api` drives them.
+
+Theory of operation
+-------------------
+Events gather in an inbox. A round steps the core through all of them, lets it look at the clock, and does what `ready`
+says: early messages leave, `persist` goes to the disk, and while the disk works no other round is begun. When the disk
+is done the core is told (`Durable`), and only then do the effects of that `Ready` leave. Whatever the storage or the
+core raises ends the process.
+
+A process can be killed (its connections are reset), paused (it does nothing, and all that comes in waits), or lose its
+power (nobody hears of it any more). Each start is a boot; what belonged to an earlier one finds that out by its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any, Protocol
+
+from raftbed.nodes.raft import Config, RaftMetrics, Trace
+from raftbed.nodes.raft.config import MILLISECOND
+from raftbed.nodes.raft.core import Core
+from raftbed.nodes.raft.errors import LeadershipLost, RaftStorageError, ShuttingDown
+from raftbed.nodes.raft.events import Answered, Apply, Durable, Event, Failed, Ready, Received, Respond, Send
+from raftbed.nodes.state_machine import KeyValueStateMachine
+from raftbed.nodes.storage.log_store import DiskLogStore
+from raftbed.nodes.storage.node_storage import NodeStorage
+from raftbed.sim.clock import NodeClock
+from raftbed.sim.disk import SimulatedDisk
+from raftbed.sim.network import Network
+from raftbed.sim.timeline import Timeline
+
+_SYNC = (200_000, 1_200_000)  # nanoseconds that a sync takes
+_SLOW_SYNC = 0.01  # share of syncs that take ten times as long
+_NEVER = 1 << 62
+
+
+class Waiting(Protocol):
+    """Who waits for an answer of a node; the token that the core hands back."""
+
+    def answer(self, node: SimulatedNode, value: Any) -> None:
+        """Take the answer: a value, or an exception."""
+        ...
+
+    def reset(self, node: SimulatedNode) -> None:
+        """The process that was asked is gone, and its connections with it."""
+        ...
+
+
+class Observer(Protocol):
+    """Who is told what nodes go through."""
+
+    def traced(self, node: SimulatedNode, traces: Sequence[Trace]) -> None:
+        """A round was traced; nothing of it has left yet."""
+        ...
+
+    def sent(self, node: SimulatedNode, message: Send) -> None:
+        """A request to a peer leaves."""
+        ...
+
+    def unsynced(self, node: SimulatedNode, count: int) -> None:
+        """The storage says that a write is durable, and `count` bytes of it are not."""
+        ...
+
+    def ended(self, node: SimulatedNode, reason: str) -> None:
+        """The process came to an end by itself."""
+        ...
+
+
+class SimulatedNode:
+    """One node on its machine. `start` begins a process on whatever its disk holds.
+
+    Parameters:
+        name: its id.
+        nodes: all nodes by name, itself included; may be filled later.
+        config: of its Raft.
+        timeline: virtual time.
+        network: between the nodes.
+        seed: of everything random here.
+        segment_size: of its log store, in bytes.
+        observer: is told what it goes through.
+
+    Attributes:
+        running: there is a process.
+        powered: the machine runs: what comes in for a process that is gone is refused, else nobody answers.
+        paused: the process stands still.
+        boot: number of the latest start.
+        slow_disk: owner to how many times as long a sync takes.
+        machine: the state machine of the present process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        nodes: Mapping[str, SimulatedNode],
+        config: Config,
+        timeline: Timeline,
+        network: Network,
+        *,
+        seed: int,
+        segment_size: int,
+        observer: Observer,
+    ) -> None:
+        self.name = name
+        self.nodes = nodes
+        self.config = config
+        self.timeline = timeline
+        self.network = network
+        self.observer = observer
+        self.disk = SimulatedDisk(Random(f"{seed}:disk:{name}"))
+        self.slow_disk: dict[str, float] = {}
+        self.running = self.paused = False
+        self.powered = True
+        self.boot = 0
+        self.machine = KeyValueStateMachine()
+        self._seed = seed
+        self._segment_size = segment_size
+        self._syncs = Random(f"{seed}:sync:{name}")
+        clocks = Random(f"{seed}:clock:{name}")
+        self.clock = NodeClock(offset=clocks.randrange(10**12), ppm=clocks.randint(-100, 100))
+        self._patience = config.election_timeout_min * MILLISECOND
+        self._storage: NodeStorage | None = None
+        self._core: Core | None = None
+        self._inbox: list[Event] = []
+        self._writing: Ready | None = None
+        self._written_while_paused = False
+        self._calls: dict[Send, int] = {}  # on their way, to when each is given up (own clock), in that order
+        self._open: dict[Any, None] = {}  # who waits for an answer of this process
+        self._wake_at = _NEVER
+        self._do: Mapping[type, Callable[[Any], None]] = {
+            Send: self._send,
+            Respond: self._respond,
+            Apply: self._apply,
+        }
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start a process, if there is none."""
+        if self.running or not self.powered:
+            return
+        self.boot += 1
+        self.running, self.paused = True, False
+        self._inbox, self._calls, self._open, self._writing = [], {}, {}, None
+        self._wake_at = _NEVER
+        self.machine = KeyValueStateMachine()
+        self._storage = NodeStorage(DiskLogStore(self.disk, segment_size=self._segment_size), self.machine)
+        try:
+            stored = self._storage.get_initial_state()
+            self.disk.commit()
+            self._core = core = Core(
+                self.name,
+                self.config,
+                Random(f"{self._seed}:core:{self.name}:{self.boot}"),
+                hard_state=stored.hard_state,
+                entries=stored.entries,
+                now=self.clock.read(self.timeline.now),
+            )
+            core.start()
+            self._work(core)
+        except Exception as error:  # as in a live node: whatever it is, it cannot go on; the observer is told
+            self._end(error)
+
+    def kill(self) -> None:
+        """SIGKILL: the process is gone; what it had written stays, and its peers and clients see resets."""
+        if not self.running:
+            return
+        self.disk.kill(writing=self._writing is not None)
+        waiting = self._gone()
+        for token in waiting:
+            token.reset(self)
+
+    def fail_power(self) -> Mapping[str, int]:
+        """The machine is gone, silently; returns what was lost of its files, in bytes."""
+        self._gone()
+        self.powered = False
+        return self.disk.fail_power()
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.paused = self.running
+
+    def resume(self) -> None:
+        """SIGCONT: what came in meanwhile is taken now."""
+        if not self.paused:
+            return
+        self.paused = False
+        self._wake_at = _NEVER
+        if self._written_while_paused:
+            self._written_while_paused = False
+            self._written(self.boot)
+        else:
+            self._round()
+
+    def clock_changed(self) -> None:
+        """The clock was set or its speed changed: timers are set anew."""
+        self._wake_at = _NEVER
+        if self._core is not None and self._writing is None and not self.paused:
+            self._set_timer(self._core)
+
+    def metrics(self) -> RaftMetrics | None:
+        """What the node says of itself; None when nobody answers."""
+        return self._core.metrics() if self._core is not None and not self.paused else None
+
+    @property
+    def writing(self) -> bool:
+        """A write is under way."""
+        return self._writing is not None
+
+    def _gone(self) -> list[Any]:
+        waiting = list(self._open)
+        self.running = self.paused = self._written_while_paused = False
+        self._core = self._storage = self._writing = None
+        self._inbox, self._calls, self._open = [], {}, {}
+        self._wake_at = _NEVER
+        return waiting
+
+    def _end(self, error: Exception) -> None:
+        """The process ends by itself: who waits is told, as `raftbed.nodes.raft.api` does it."""
+        core = self._core
+        if core is not None and core.leadership is not None:
+            for token in list(core.leadership.writes.values()):
+                self._settle(token, LeadershipLost("the leader shut down before the write was committed"))
+        for token in list(self._open):
+            self._settle(token, ShuttingDown())
+        self.disk.under_way.clear()
+        self._gone()
+        self.observer.ended(self, f"{type(error).__name__}: {error}")
+
+    # -- rounds ---------------------------------------------------------------------------------------------------
+
+    def take(self, event: Event) -> None:
+        """Something came in, of which the node's process is to hear. There must be one."""
+        token = getattr(event, "token", None)
+        if token is not None:
+            self._open[token] = None
+        self._inbox.append(event)
+        if self._writing is None and not self.paused:
+            self._round()
+
+    def _round(self) -> None:
+        core = self._core
+        if core is None or self.paused or self._writing is not None:
+            return
+        try:
+            now = self.clock.read(self.timeline.now)
+            while self._calls:  # the oldest first
+                message, until = next(iter(self._calls.items()))
+                if until > now:
+                    break
+                del self._calls[message]
+                self._inbox.append(Failed(message))
+            inbox, self._inbox = self._inbox, []
+            for event in inbox:
+                core.step(event, now)
+            core.tick(now)
+            self._work(core)
+        except Exception as error:  # as in `start`
+            self._end(error)
+
+    def _work(self, core: Core) -> None:
+        while (ready := core.ready()) is not None:
+            if ready.traces:
+                self.observer.traced(self, ready.traces)
+            for message in ready.early:
+                self._send(message)
+            if ready.persist is not None:
+                self._persist(ready)
+                return
+            self._finish(ready)
+        self._set_timer(core)
+
+    def _persist(self, ready: Ready) -> None:
+        storage, persist = self._storage, ready.persist
+        assert storage is not None and persist is not None
+        self._writing = ready
+        self.disk.mark()
+        try:
+            storage.persist(persist.hard_state, persist.truncate_from, persist.entries)
+        except Exception as error:
+            raise RaftStorageError(str(error)) from error
+        time = self._syncs.randint(*_SYNC)
+        if self._syncs.random() < _SLOW_SYNC:
+            time *= 10
+        for factor in self.slow_disk.values():
+            time = int(time * factor)
+        self.timeline.after(time, self._written, self.boot)
+
+    def _written(self, boot: int) -> None:
+        core, ready = self._core, self._writing
+        if boot != self.boot or core is None or ready is None:
+            return
+        if self.paused:
+            self._written_while_paused = True
+            return
+        self.disk.commit()
+        self._writing = None
+        if self.disk.unsynced:
+            self.observer.unsynced(self, self.disk.unsynced)
+        try:
+            core.step(Durable(), self.clock.read(self.timeline.now))
+            self._finish(ready)
+            self._work_or_round(core)
+        except Exception as error:  # as in `start`
+            self._end(error)
+
+    def _work_or_round(self, core: Core) -> None:
+        self._work(core)
+        if self._core is core and self._writing is None and self._inbox:
+            self._round()
+
+    def _finish(self, ready: Ready) -> None:
+        do = self._do
+        for effect in ready.effects:
+            do[type(effect)](effect)
+
+    def _set_timer(self, core: Core) -> None:
+        deadline = core.deadline
+        if self._calls:
+            until = next(iter(self._calls.values()))
+            deadline = until if deadline is None or until < deadline else deadline
+        if deadline is None:
+            return
+        time = max(self.clock.when(deadline), self.timeline.now)
+        if time < self._wake_at:
+            self._wake_at = time
+            self.timeline.at(time, self._wake, self.boot, time)
+
+    def _wake(self, boot: int, time: int) -> None:
+        if boot != self.boot or time != self._wake_at:
+            return  # a timer that was set anew meanwhile
+        self._wake_at = _NEVER
+        core = self._core
+        if core is None or self.paused or self._writing is not None:
+            return  # the round after this write sets the timer
+        now = self.clock.read(self.timeline.now)
+        deadline = core.deadline
+        due = deadline is not None and deadline <= now
+        if due or (self._calls and next(iter(self._calls.values())) <= now):
+            self._round()
+        else:
+            self._set_timer(core)
+
+    # -- effects --------------------------------------------------------------------------------------------------
+
+    def _send(self, message: Send) -> None:
+        self.observer.sent(self, message)
+        self._calls[message] = self.clock.read(self.timeline.now) + self._patience
+        target = self.nodes[message.to]
+        self.network.send(self.name, message.to, target.arrived, self, message, self.boot)
+
+    def arrived(self, sender: SimulatedNode, message: Send, boot: int) -> None:
+        """A peer's request reaches the machine."""
+        reply = Reply(sender, message, boot)
+        if self._core is not None:
+            self.take(Received(reply, message.method, message.request))
+        elif self.powered:
+            reply.reset(self)
+
+    def came_back(self, boot: int, message: Send, response: Any) -> None:
+        """The answer to a request reaches the machine; None: the connection was reset."""
+        if boot != self.boot or self._core is None or self._calls.pop(message, None) is None:
+            return
+        self.take(Failed(message) if response is None else Answered(message, response))
+
+    def _respond(self, effect: Respond) -> None:
+        self._settle(effect.token, effect.value)
+
+    def _apply(self, effect: Apply) -> None:
+        assert self._storage is not None
+        try:
+            answers = self._storage.apply_to_state_machine(effect.entries)
+        except Exception as error:
+            raise RaftStorageError(f"the state machine failed: {type(error).__name__}: {error}") from error
+        if effect.tokens:
+            for entry, answer in zip(effect.entries, answers, strict=True):
+                token = effect.tokens.get(entry.index)
+                if token is not None:
+                    self._settle(token, answer)
+
+    def _settle(self, token: Any, value: Any) -> None:
+        if self._open.pop(token, token) is None:
+            token.answer(self, value)
+
+
+class Reply:
+    """Carries a peer's answer back; implements `Waiting`.
+
+    Parameters:
+        sender: who asked.
+        message: what.
+        boot: of the sender then.
+    """
+
+    __slots__ = ("boot", "message", "sender")
+
+    def __init__(self, sender: SimulatedNode, message: Send, boot: int) -> None:
+        self.sender = sender
+        self.message = message
+        self.boot = boot
+
+    def answer(self, node: SimulatedNode, value: Any) -> None:
+        """See `Waiting`."""
+        response = None if isinstance(value, Exception) else value
+        sender = self.sender
+        node.network.send(node.name, sender.name, sender.came_back, self.boot, self.message, response)
+
+    def reset(self, node: SimulatedNode) -> None:
+        """See `Waiting`."""
+        sender = self.sender
+        node.network.send(node.name, sender.name, sender.came_back, self.boot, self.message, None)
