@@ -78,6 +78,15 @@ class TestUsage:
         assert code == 254
         assert "spells its schedule out" in err
 
+    @pytest.mark.parametrize(
+        "arguments",
+        [("--debug", "run", "no-such-test"), ("check", "gone.jsonl", "--debug"), ("run", "x.toml", "--debug")],
+    )
+    def test_a_traceback_is_shown_when_asked_for_and_changes_no_exit_code(self, cli, arguments):
+        code, _, err = cli(*arguments)
+        assert code == 254, "1 would say that a run was invalid"
+        assert "Traceback" in err
+
     def test_version(self, cli):
         assert cli("--version") == (0, "raftbed 0.1.0\n", "")
 
