@@ -6,7 +6,8 @@ failed or acted on nobody, a heal was not proved, or no operation was under way 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from raftbed.analysis.operations import Span, Window, spans, windows
 from raftbed.model import SECOND, Verdict
@@ -81,10 +82,15 @@ def judge(
         said += f" {len(faults) - len(due)} more were planned for after the run was stopped."
     for window in idle:
         said += f" {window.step.id} had no effect of its own: {' '.join(window.nodes)} had been killed before."
-    lost = [window.step.id for window in proved if window.detail.get("injected", {}).get("leader", "") is None]
+    lost = [window.step.id for window in proved if _aimed_at_nobody(window.detail.get("injected", {}))]
     if lost:
         said += f" {' '.join(lost)} found no leader to aim at."
     return Verdict(CHECKER, "valid", said, details)
+
+
+def _aimed_at_nobody(circumstances: Mapping[str, Any]) -> bool:
+    """Nobody led when a fault came to strike the leader, and nobody was known to have led before."""
+    return circumstances.get("leader", "") is None and not circumstances.get("led_last")
 
 
 def _was_done_already(window: Window, faults: Sequence[Window]) -> bool:

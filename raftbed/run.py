@@ -280,6 +280,10 @@ class Run:
             self._enter("recovery")
             for node, evidence in (await system.unexpected_deaths(nemesis.held_down())).items():
                 self._event("error", f"{node}: its process died by itself.", node=node, **evidence)
+            for node, fault in nemesis.found_dead().items():
+                self._event(
+                    "error", f"{node}: its process had died by itself before {fault} came to kill it.", node=node
+                )
             await system.restart_dead()
             ready = await self._unless_urgent(system.wait_ready(timeout=plan.recovery_timeout))
             if not ready:
