@@ -1,4 +1,4 @@
-"""Check ``liveness``: once all faults have ended, does the cluster serve again, and do all nodes come to the same state?
+"""Check ``liveness``: once all faults have ended, does the cluster serve again, and do all nodes catch up?
 
 A system that stops for ever breaks no promise of consistency, so that this is a check of its own. It is *invalid* when,
 with nothing in the way any more, no leader was found in the time that the plan allows (endless elections), or no
@@ -73,8 +73,8 @@ def judge(
         summary = f"All faults had ended, but the nodes did not come to the same applied index: {said}."
         return Verdict(CHECKER, "invalid", summary, details)
     summary = (
-        f"After the last fault all nodes followed one leader within {details['recovery_seconds']:.2f} s, every client was "
-        f"served, and all came to the same applied index."
+        f"After the last fault all nodes followed one leader within {details['recovery_seconds']:.2f} s, every client "
+        "was served, and all nodes came to the same applied index."
     )
     return Verdict(CHECKER, "valid", summary, details)
 

@@ -12,7 +12,7 @@ from random import Random
 
 from raftbed.faults.shapes import KILL_SHAPES, PARTITION_SHAPES
 from raftbed.model import FaultStep
-from raftbed.schedule import SHAPES, SIMULATED_SHAPES, make_schedule, numbered
+from raftbed.schedule import SHAPES, SIMULATED_SHAPES, make_schedule, numbered, strikes
 
 _CALM_START = 0.5
 _CALM_END = 1.5
@@ -40,7 +40,7 @@ def make_chaos(
     kinds = random.sample(list(faults), random.randint(1, len(faults)))
     for _ in range(max(1, round((end - begin) * _PER_SECOND * random.uniform(0.4, 1.6)))):
         steps.append(_step(random, random.choice(kinds), nodes, begin, end))
-    return numbered(steps)
+    return numbered([step for step in steps if strikes(step)])
 
 
 def _step(random: Random, kind: str, nodes: Sequence[str], begin: float, end: float) -> FaultStep:

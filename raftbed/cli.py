@@ -5,56 +5,28 @@ Commands import what they need when they run, so that ``raftbed --help`` answers
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from raftbed import __version__
+from raftbed.cli_options import EXIT as _EXIT
+from raftbed.cli_options import JSON as _JSON
+from raftbed.cli_options import MEMORY as _MEMORY
+from raftbed.cli_options import STORE as _STORE
+from raftbed.cli_options import TIME as _TIME
+from raftbed.cli_options import is_file as _is_file
+from raftbed.cli_options import naming as _naming
+from raftbed.cli_options import settings_of as _settings
+from raftbed.cli_simulation import simulate
 from raftbed.console import Console
-from raftbed.errors import (
-    EXIT_COULD_NOT_RUN,
-    EXIT_INVALID,
-    EXIT_UNKNOWN,
-    EXIT_USAGE,
-    EXIT_VALID,
-    RaftbedError,
-    UsageError,
-)
+from raftbed.errors import EXIT_COULD_NOT_RUN, EXIT_USAGE, EXIT_VALID, RaftbedError, UsageError
 
-if TYPE_CHECKING:
-    from raftbed.plan import PlanSettings
-
-_EXIT = {"valid": EXIT_VALID, "invalid": EXIT_INVALID, "unknown": EXIT_UNKNOWN}
-_STORE = click.option(
-    "--store",
-    type=click.Path(path_type=Path, readable=False),
-    default=Path("store"),
-    show_default=True,
-    help="Where runs are kept.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")
 _KINDS = ("tests", "workloads", "faults", "bugs", "hosts", "systems", "runs")
-_TIME = click.option(
-    "--check-time-limit",
-    type=click.FloatRange(0.1, 1e6),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="What the check of linearizability may take.",
-)
-_MEMORY = click.option(
-    "--check-memory-limit",
-    type=click.IntRange(16, 1 << 30),
-    default=4096,
-    show_default=True,
-    metavar="MIB",
-    help="The same for memory.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -241,42 +213,8 @@ def clean(store: Path, as_json: bool) -> int:
     return EXIT_VALID
 
 
-def _is_file(test: str) -> bool:
-    return test.endswith((".toml", ".json")) or "/" in test
-
-
-@contextlib.contextmanager
-def _naming(file: str) -> Iterator[None]:
-    """Put the plan file's name before what is wrong with the plan."""
-    try:
-        yield
-    except UsageError as error:
-        if not file:
-            raise
-        raise UsageError(f"{file}: {error.message}", remedy=error.remedy) from error
-
-
-def _settings(test: str, options: dict[str, Any]) -> PlanSettings:
-    """What plan file and command line say together; the command line wins."""
-    from raftbed import plan
-
-    is_file = _is_file(test)
-    base = plan.read_settings(Path(test)) if is_file else plan.PlanSettings(test=test)
-    if is_file and not base.test:
-        raise UsageError(f"{test}: names no test.", remedy='Add a line such as: test = "partition-test"')
-    names = (
-        "nodes", "time_limit", "concurrency", "rate", "keys", "seed", "operation_timeout", "system", "hosts", "bug",
-    )  # fmt: skip
-    changes = {name: options[name] for name in names}
-    if options["faults"] is not None:
-        changes["faults"] = [name for name in options["faults"].split(",") if name not in ("", "none")]
-    changed = any(changes[name] is not None for name in ("nodes", "seed", "time_limit")) or "faults" in changes
-    if base.schedule is not None and changed:
-        raise UsageError(
-            f"{test}: spells its schedule out, so that nodes, faults, seed and time limit cannot be changed.",
-            remedy="Take `schedule` out of the file, or leave the options away.",
-        )
-    return plan.override(base, **changes)
+for _command in (simulate,):
+    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

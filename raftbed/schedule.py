@@ -198,7 +198,7 @@ def make_schedule(
             continue
         order = random.sample(list(nodes), len(nodes))
         made = [_step(beat, at, order, operation_timeout) for beat in beats]
-        if not all(_strikes(step) for step in made):
+        if not all(strikes(step) for step in made):
             missed += 1  # a ring of two cuts nothing
             continue
         steps += made
@@ -235,7 +235,7 @@ def validate_schedule(steps: Sequence[FaultStep], *, nodes: Sequence[str], time_
             raise PlanError(
                 f"{where}.order: must hold every node exactly once.", remedy=f"The nodes are: {' '.join(nodes)}."
             )
-        if not _strikes(step):
+        if not strikes(step):
             raise PlanError(
                 f"{where}.shape: {step.shape!r} strikes nobody among {len(nodes)} nodes.",
                 remedy="Choose another shape, or more nodes.",
@@ -248,11 +248,11 @@ def validate_schedule(steps: Sequence[FaultStep], *, nodes: Sequence[str], time_
     return tuple(sorted(steps, key=lambda step: step.at))
 
 
-def _strikes(step: FaultStep) -> bool:
+def strikes(step: FaultStep) -> bool:
     """The shape strikes anybody, among so many nodes."""
-    if step.kind == "kill":
-        return bool(KILL_SHAPES[step.shape](step.order))
-    return any(PARTITION_SHAPES[step.shape](step.order).values())
+    if step.kind == "partition":
+        return any(PARTITION_SHAPES[step.shape](step.order).values())
+    return step.kind == "moment" or bool(KILL_SHAPES[step.shape](step.order))
 
 
 def _some(names: Iterable[str]) -> str:

@@ -75,6 +75,7 @@ class Nemesis:
         self._record_op = record_op
         self._in_force: dict[str, Strike] = {}
         self._armed: dict[str, Moment] = {}
+        self._led_last: str | None = None
 
     def schedule(self, steps: Sequence[FaultStep]) -> None:
         """Let each step strike and heal at its time, counted from now."""
@@ -117,11 +118,16 @@ class Nemesis:
         said = {name: metrics for name, node in self.nodes.items() if (metrics := node.metrics()) is not None}
         leading = [metrics for metrics in said.values() if metrics.state is State.LEADER]
         if not leading:
-            return step.order, {"leader": None}
+            return self._first(step, self._led_last), {"leader": None, "led_last": self._led_last}
         best = max(leading, key=lambda metrics: metrics.current_term)
+        self._led_last = best.id
         evidence = {name: f"{metrics.state.value} in term {metrics.current_term}" for name, metrics in said.items()}
-        order = [best.id, *(name for name in step.order if name != best.id)]
-        return order, {"leader": best.id, "term": best.current_term, "evidence": evidence}
+        return self._first(step, best.id), {"leader": best.id, "term": best.current_term, "evidence": evidence}
+
+    def _first(self, step: FaultStep, node: str | None) -> Sequence[str]:
+        """The step's order with `node` first; a kill's with those last that are down already."""
+        down = [name for name in step.order if step.kind == "kill" and self.machines.is_held_down(name)]
+        return sorted(step.order, key=lambda name: (name in down, name != node))
 
     def _note(self, step: FaultStep, state: FaultState, nodes: tuple[str, ...], detail: Mapping[str, Any]) -> None:
         now = self.timeline.now
@@ -202,7 +208,9 @@ def _on_links(what: str, draw: Callable[[Random], Any]) -> Kind:
     def heal(nemesis: Nemesis, strike: Strike) -> Mapping[str, Any]:
         met = 0
         for link in nemesis.network.links_of(list(nemesis.nodes)):
-            if getattr(link, what).pop(strike.step.id, link) is not link:
+            owners: dict[str, Any] = getattr(link, what)
+            if strike.step.id in owners:
+                del owners[strike.step.id]
                 met += link.met.pop(strike.step.id, 0)
                 link.changed()
                 link.let_go(nemesis.timeline)
@@ -249,7 +257,8 @@ def _set_clock(nemesis: Nemesis, strike: Strike, name: str) -> Mapping[str, int]
     node.clock.set_speed(now, ppm)
     ahead = 0
     # A jump is no drift: where a lease trusts clocks to differ in speed by a little only, it is not theirs to survive.
-    if node.config.read_mode == "read-index" and strike.random.random() < 0.5:
+    jumps = strike.random.random() < 0.5
+    if jumps and str(node.config.read_mode) == "read-index":
         ahead = int(strike.random.choice((0.05, 0.5, 5.0)) * strike.random.random() * SECOND)
         node.clock.jump(now, ahead)
     node.clock_changed()

@@ -1,0 +1,63 @@
+"""The commands that work in virtual time: ``simulate``, ``campaign``, ``replay``, ``shrink``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from raftbed.cli_options import EXIT, JSON, MEMORY, STORE, TIME, is_file, naming, settings_of
+from raftbed.console import Console
+
+_Command = Callable[..., Any]
+_LOAD = (
+    click.option("--nodes", type=int, help="How many nodes.  [default: 5]"),
+    click.option(
+        "--time-limit", type=float, metavar="SECONDS", help="How long clients and faults work.  [default: 10]"
+    ),
+    click.option("--concurrency", metavar="N|Kn", help="How many clients; 2n means two per node.  [default: 2n]"),
+    click.option("--rate", type=float, metavar="OPS", help="Operations per second in all; 0: no limit.  [default: 80]"),
+    click.option("--keys", type=int, help="How many keys.  [default: 8]"),
+    click.option("--faults", metavar="A,B|none", help="Kinds of fault, instead of the test's own."),
+    click.option("--operation-timeout", type=float, metavar="SECONDS", help="How long a client waits.  [default: 2]"),
+    click.option("--bug", metavar="NAME", help="Plant a bug in the nodes; the run should end invalid."),
+)
+
+
+def _load(command: _Command) -> _Command:
+    """The options that say what a simulated run is."""
+    for option in reversed(_LOAD):
+        command = option(command)
+    return command
+
+
+@click.command(short_help="Run a test in virtual time: the same seed, the same run.")
+@click.argument("test", metavar="TEST|PLAN.toml")
+@_load
+@click.option("--seed", type=int, help="Decides everything that happens.  [default: drawn]")
+@click.option("--messages", is_flag=True, help="Record every message between nodes, too.")
+@click.option("--quiet", is_flag=True, help="Print the result only.")
+@STORE
+@JSON
+@TIME
+@MEMORY
+def simulate(test: str, **options: Any) -> int:
+    """Run a test in virtual time, check what it recorded, write the report.
+
+    TEST is one of `raftbed list tests`, or a plan file. Nodes, clients, workload, faults and checks are those of
+    `raftbed run`; disks, clocks and the network are simulated. `chaos-test` has every fault that the simulator has.
+    """
+    from raftbed import simulating
+
+    settings = simulating.simulated(settings_of(test, options))
+    console = Console(quiet=options["quiet"], json=options["as_json"])
+    request = simulating.SimulateRequest(
+        settings=settings,
+        store=options["store"],
+        messages=options["messages"],
+        time_limit=options["check_time_limit"],
+        memory_limit=options["check_memory_limit"] << 20,
+    )
+    with naming(test if is_file(test) else ""):
+        return EXIT[simulating.run_simulation(request, console)]
