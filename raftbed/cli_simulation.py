@@ -61,3 +61,38 @@ def simulate(test: str, **options: Any) -> int:
     )
     with naming(test if is_file(test) else ""):
         return EXIT[simulating.run_simulation(request, console)]
+
+
+@click.command(short_help="Simulate many seeds, and tell what they found.")
+@click.argument("test", metavar="TEST|PLAN.toml")
+@_load
+@click.option("--seeds", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="How many.")
+@click.option("--first-seed", type=int, default=0, show_default=True, metavar="N", help="They count up from this one.")
+@click.option("--jobs", type=click.IntRange(1, 256), metavar="N", help="Side by side.  [default: cores]")
+@click.option("--keep-going", is_flag=True, help="Go on after a violation, and collect all.")
+@click.option("--resume", is_flag=True, help="Go on where the same campaign stopped.")
+@click.option("--quiet", is_flag=True, help="Print the result only.")
+@STORE
+@JSON
+def campaign(test: str, **options: Any) -> int:
+    """Simulate many seeds of a test side by side, and tell what they found.
+
+    Stops at the first violation, which is kept as a schedule file for `raftbed replay` and `raftbed shrink`. Ctrl-C
+    ends it after the seeds under way; what was found until then is kept, and --resume goes on.
+    """
+    import os
+
+    from raftbed import campaigning, simulating
+
+    console = Console(quiet=options["quiet"], json=options["as_json"])
+    with naming(test if is_file(test) else ""):
+        request = campaigning.CampaignRequest(
+            settings=simulating.simulated(settings_of(test, options)),
+            first=options["first_seed"],
+            count=options["seeds"],
+            jobs=options["jobs"] or len(os.sched_getaffinity(0)),
+            keep_going=options["keep_going"],
+            resume=options["resume"],
+            store=options["store"],
+        )
+        return EXIT[campaigning.run_campaign(request, console)]

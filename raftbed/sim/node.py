@@ -32,6 +32,7 @@ from raftbed.sim.timeline import Timeline
 
 _SYNC = (200_000, 1_200_000)  # nanoseconds that a sync takes
 _SLOW_SYNC = 0.01  # share of syncs that take ten times as long
+_LONGEST_SYNC = 1_500_000_000  # of a slow disk; longer ones would outlast the fault, and be taken for a dead node
 _NEVER = 1 << 62
 
 
@@ -282,8 +283,8 @@ class SimulatedNode:
         time = self._syncs.randint(*_SYNC)
         if self._syncs.random() < _SLOW_SYNC:
             time *= 10
-        for factor in self.slow_disk.values():
-            time = int(time * factor)
+        if self.slow_disk:
+            time = min(int(time * max(self.slow_disk.values())), _LONGEST_SYNC)
         self.timeline.after(time, self._written, self.boot)
 
     def _written(self, boot: int) -> None:
