@@ -22,7 +22,7 @@ from raftbed.cli_options import TIME as _TIME
 from raftbed.cli_options import is_file as _is_file
 from raftbed.cli_options import naming as _naming
 from raftbed.cli_options import settings_of as _settings
-from raftbed.cli_simulation import campaign, simulate
+from raftbed.cli_simulation import campaign, replay, shrink, simulate
 from raftbed.console import Console
 from raftbed.errors import EXIT_COULD_NOT_RUN, EXIT_USAGE, EXIT_VALID, RaftbedError, UsageError
 
@@ -213,7 +213,7 @@ def clean(store: Path, as_json: bool) -> int:
     return EXIT_VALID
 
 
-for _command in (simulate, campaign):
+for _command in (simulate, campaign, replay, shrink):
     cli.add_command(_command)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -96,3 +97,37 @@ def campaign(test: str, **options: Any) -> int:
             store=options["store"],
         )
         return EXIT[campaigning.run_campaign(request, console)]
+
+
+_FILE = click.argument("file", type=click.Path(path_type=Path, readable=False))
+
+
+@click.command(short_help="Repeat a violation that a campaign found.")
+@_FILE
+@STORE
+@JSON
+def replay(file: Path, store: Path, as_json: bool) -> int:
+    """Repeat what a schedule file holds, and say whether it is the same.
+
+    FILE was saved by `raftbed campaign` or `raftbed shrink`, or is the plan.json of a simulated run.
+    """
+    from raftbed import simulating
+
+    return EXIT[simulating.run_replay(file, store, Console(json=as_json))]
+
+
+@click.command(short_help="Make a violation small: fewer faults, operations, nodes.")
+@_FILE
+@click.option(
+    "--seconds", type=click.FloatRange(1), default=120.0, show_default=True, help="How long to try; the best counts."
+)
+@STORE
+@JSON
+def shrink(file: Path, seconds: float, store: Path, as_json: bool) -> int:
+    """Make a violation small, and report on the few steps that are left.
+
+    FILE was saved by `raftbed campaign`. The result is kept beside it, as FILE.small.json.
+    """
+    from raftbed import simulating
+
+    return EXIT[simulating.run_shrink(file, store, Console(json=as_json), seconds=seconds)]

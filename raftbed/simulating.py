@@ -1,4 +1,4 @@
-"""The ``simulate`` command: plan, simulate, check, report."""
+"""The ``simulate``, ``replay`` and ``shrink`` commands: simulate, check, report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 from raftbed import plan as planning
 from raftbed import suite
 from raftbed.checking import Limits, check_run, write_report
-from raftbed.console import Console, show_results
-from raftbed.errors import UsageError
+from raftbed.console import Console, schedule_line, show_results
+from raftbed.errors import PlanError, UsageError
 from raftbed.model import Plan, Validity
-from raftbed.sim.child import simulate
+from raftbed.sim.child import Simulator, simulate
 from raftbed.sim.recording import Recording
-from raftbed.store import RunDirectory, Store
+from raftbed.sim.replay import read_replay, violations_of, write_replay
+from raftbed.sim.shrink import Shrinker, Size
+from raftbed.store import Results, RunDirectory, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +113,90 @@ def simulated_line(recording: Recording) -> str:
         f"{recording.duration / 1e9:.1f} simulated seconds, {counts['messages']} messages, "
         f"{counts.get('leaderships', 0)} leaderships, {counts.get('truncations', 0)} truncated logs"
     )
+
+
+def run_replay(file: Path, store: Path, console: Console) -> Validity:
+    """Repeat a violation and say whether it is the same; returns the verdict.
+
+    Raises:
+        PlanError: `file` is no schedule file.
+    """
+    replay = read_replay(file)
+    recording = simulate(replay.plan, script=replay.script, messages=True)
+    directory, results, report = _judge_and_report(recording, store, command=f"raftbed replay {file}")
+    show_results(console, results)
+    found = {violation.checker for violation in violations_of(results.verdicts)}
+    wanted = {violation.checker for violation in replay.violations}
+    same = recording.trace_hash() == replay.trace_hash
+    if same:
+        console.result("  the same run, to the byte")
+    elif replay.trace_hash:
+        how = "the same violation" if found & wanted else "not the violation that was kept"
+        console.result(f"  not the same run (it was kept by raftbed {replay.version}), and {how}")
+    console.result(f"  report: {report}")
+    if console.json:
+        console.emit(
+            {
+                "validity": results.validity,
+                "run": str(directory.path),
+                "report": str(report),
+                "same_trace": same,
+                "same_violation": bool(found & wanted),
+                "results": results,
+            }
+        )
+    return results.validity
+
+
+def run_shrink(file: Path, store: Path, console: Console, *, seconds: float) -> Validity:
+    """Make a violation small, keep the result beside `file`, and report on it; returns its verdict.
+
+    Raises:
+        PlanError: `file` is no schedule file, or its violation does not repeat.
+    """
+    replay = read_replay(file)
+    if not replay.violations:
+        raise PlanError(f"{file}: names no violation.", remedy="Name a schedule file that `raftbed campaign` saved.")
+
+    def tell(what: str, size: Size) -> None:
+        console.progress(f"{what}: {size.faults} faults, {size.operations} operations, {size.nodes} nodes")
+
+    with Simulator(replay.plan.bug) as simulator:
+        shrinker = Shrinker(replay, simulator, seconds=seconds, tell=tell)
+        shrunk = shrinker.shrink()
+        if shrunk is None:
+            raise PlanError(f"{file}: its violation does not repeat with this version.")
+        smaller = shrunk[0]
+        recording = simulator.run(smaller.plan, script=smaller.script, messages=True)
+    beside = file.with_name(f"{file.stem.removesuffix('.small')}.small.json")
+    write_replay(beside, smaller)
+    directory, results, report = _judge_and_report(recording, store, command=f"raftbed replay {beside}")
+    show_results(console, results)
+    size = shrinker.size
+    said = f"{size.faults} faults, {size.operations} operations, {size.nodes} nodes"
+    console.result(f"  {said}, after {shrinker.trials} trials")
+    for step in smaller.plan.schedule:
+        console.result(f"    {schedule_line(step)}")
+    console.result(f"  repeat it: raftbed replay {beside}")
+    console.result(f"  report: {report}")
+    if console.json:
+        console.emit(
+            {
+                "validity": results.validity,
+                "run": str(directory.path),
+                "report": str(report),
+                "file": str(beside),
+                "size": size,
+                "trials": shrinker.trials,
+                "results": results,
+            }
+        )
+    return results.validity
+
+
+def _judge_and_report(recording: Recording, store: Path, *, command: str) -> tuple[RunDirectory, Results, Path]:
+    directory = Store(store).new_run(recording.plan.test)
+    started = datetime.now().astimezone().isoformat(timespec="milliseconds")
+    recording.write(directory, command=command, started=started)
+    results = check_run(directory, limits=Limits())
+    return directory, results, write_report(directory)

@@ -9,24 +9,50 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from types import TracebackType
+from typing import Self
 
 from raftbed.model import Plan
 from raftbed.sim.recording import Recording
 from raftbed.sim.simulation import Call, Simulation
 
 
-def simulate(plan: Plan, *, script: Sequence[Call] | None = None, messages: bool = False) -> Recording:
-    """Run a plan; in a child process when it has a bug, which is planted there.
+class Simulator:
+    """Runs plans, all with the same bug, or none: here without one, with one in a child in which it is planted.
 
     Parameters:
-        plan: what to do.
-        script: the operations, spelled out.
-        messages: record every message between nodes.
+        bug: its name, or None.
     """
-    if plan.bug is None:
-        return Simulation(plan, script=script, messages=messages).run()
-    with pool(1, plan.bug) as processes:
-        return processes.submit(_simulate, plan, script, messages).result()
+
+    def __init__(self, bug: str | None) -> None:
+        self._bug = bug
+        self._pool = pool(1, bug) if bug is not None else None
+
+    def run(self, plan: Plan, *, script: Sequence[Call] | None = None, messages: bool = False) -> Recording:
+        """Run a plan.
+
+        Parameters:
+            plan: what to do; its bug must be the simulator's.
+            script: the operations, spelled out.
+            messages: record every message between nodes.
+        """
+        assert plan.bug == self._bug
+        if self._pool is None:
+            return Simulation(plan, script=script, messages=messages).run()
+        return self._pool.submit(_simulate, plan, script, messages).result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def simulate(plan: Plan, *, script: Sequence[Call] | None = None, messages: bool = False) -> Recording:
+    """Run one plan; see `Simulator`."""
+    with Simulator(plan.bug) as simulator:
+        return simulator.run(plan, script=script, messages=messages)
 
 
 def pool(jobs: int, bug: str | None) -> ProcessPoolExecutor:

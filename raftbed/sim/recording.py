@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,10 @@ class Recording:
 
     def history(self) -> list[Op]:
         """The history with its events numbered."""
-        return [replace(op, index=index) for index, op in enumerate(self.ops)]
+        return [
+            Op(index, op.time, op.type, op.process, op.f, op.key, op.value, op.error, op.node, op.client, op.serial)
+            for index, op in enumerate(self.ops)
+        ]
 
     def history_lines(self) -> bytes:
         """history.jsonl."""

@@ -7,6 +7,7 @@ there.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from raftbed.store import Results, write_private
 REPLAY_SCHEMA = "raftbed.replay/1"
 _CHECK_SECONDS = 30.0
 _CHECK_BYTES = 1 << 30
+_MEMORY = "/dev/shm"  # noqa: S108 - a private directory is made in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ def read_replay(path: Path) -> Replay:
 
 def judge(recording: Recording) -> Results:
     """The verdicts of the plan's checks, in this process and without a run directory."""
-    with tempfile.TemporaryDirectory(prefix="raftbed-") as scratch:
+    memory = _MEMORY if os.path.isdir(_MEMORY) else None
+    with tempfile.TemporaryDirectory(prefix="raftbed-", dir=memory) as scratch:
         run = RecordedRun(recording, Path(scratch))
         names = recording.plan.checks
         return run_checks(run, names, time_limit=_CHECK_SECONDS, memory_limit=_CHECK_BYTES, isolated=False)

@@ -6,6 +6,7 @@ cluster is recorded, for the checks to judge; what raises here is a defect of th
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _SAMPLE_INTERVAL = 0.25  # seconds
 _POLL = 0.05
 _SETTLE = 5.0  # seconds that nodes have to apply the same, once everything is served again
 _LIMIT = 100_000 * SECOND
+_RARE_COLLECTIONS = (100_000, 50, 1000)  # nearly all that is made here is kept: to look at it often is in vain
 _SEGMENT_SIZES = (64 << 20, 64 << 20, 16 << 10)  # small ones, so that logs of several segments are recovered, too
 
 
@@ -99,12 +101,16 @@ class Simulation:
 
     def run(self) -> Recording:
         """Go through all phases."""
-        main = Task(self._phases())
-        sampler = Task(self._sample(main_is_over=lambda: main.done))
-        ended = self.timeline.run(lambda: main.done, limit=_LIMIT)
+        before = gc.get_threshold()
+        gc.set_threshold(*_RARE_COLLECTIONS)
+        try:
+            main = Task(self._phases())
+            Task(self._sample(main_is_over=lambda: main.done))
+            ended = self.timeline.run(lambda: main.done, limit=_LIMIT)
+        finally:
+            gc.set_threshold(*before)
         assert ended, "the simulation has no end"
         recording = self.recording
-        del sampler
         recording.duration = self.timeline.now
         recording.state = "ended"
         recording.counts = {
