@@ -63,7 +63,10 @@ def test_what_options_cannot_say_is_repeated_from_the_recorded_plan(changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"test": "paritition-test"}, r"no test 'paritition-test'. There are: crash-test, partition-test, smoke-test"),
+        (
+            {"test": "paritition-test"},
+            r"no test 'paritition-test'. There are: chaos-test, crash-test, partition-test, smoke-test",
+        ),
         ({"faults": ["fire"]}, "no fault 'fire'"),
         ({"bug": "fleas"}, "no bug 'fleas'"),
         ({"hosts": "moon"}, "no kind of hosts 'moon'"),
