@@ -83,7 +83,7 @@ def run_rounds(systems: Sequence[System], cases: Sequence[Case], rounds: int, se
 def table(results: Results) -> list[str]:
     """The figures, as Markdown: medians over the rounds."""
     lines = [
-        "| operation | clients | system | op/s | p50 ms | p99 ms | leader CPU | all nodes CPU | generator CPU | failed |",
+        "| operation | clients | system | op/s | p50 ms | p99 ms | leader CPU | nodes CPU | generator CPU | failed |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for (kind, clients), of in results.items():

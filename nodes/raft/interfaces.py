@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from raftbed.nodes.raft.messages import (
@@ -17,17 +17,21 @@ from raftbed.nodes.raft.messages import (
 
 
 class RaftNetwork(Protocol):
-    """Carries requests to peers and their answers back. Each method may raise anything when there is no answer."""
+    """Carries requests to peers and their answers back.
 
-    async def append_entries(self, target: NodeId, rpc: AppendEntriesRequest) -> AppendEntriesResponse:
+    Each method may raise anything when there is no answer. A coroutine function will do; one that returns a future
+    saves a task for each message.
+    """
+
+    def append_entries(self, target: NodeId, rpc: AppendEntriesRequest) -> Awaitable[AppendEntriesResponse]:
         """Have `target`'s `Raft.append_entries` called."""
         ...
 
-    async def vote(self, target: NodeId, rpc: VoteRequest) -> VoteResponse:
+    def vote(self, target: NodeId, rpc: VoteRequest) -> Awaitable[VoteResponse]:
         """Have `target`'s `Raft.vote` called."""
         ...
 
-    async def pre_vote(self, target: NodeId, rpc: VoteRequest) -> VoteResponse:
+    def pre_vote(self, target: NodeId, rpc: VoteRequest) -> Awaitable[VoteResponse]:
         """Have `target`'s `Raft.pre_vote` called."""
         ...
 
