@@ -2,6 +2,9 @@
 
 Indexes and terms start at 1; 0 stands for "before the first". A node id is a short string.
 Names and fields follow async-raft 0.6.1 and the Raft paper, section 5.
+
+All are `gc=False`: they are trees that came from or go to bytes and cannot be part of a cycle, and a log of them is large
+enough for each full run of the garbage collector to hold the node up.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import msgspec
 NodeId = str
 
 
-class MembershipConfig(msgspec.Struct, frozen=True, array_like=True):
+class MembershipConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Who takes part in decisions.
 
     Attributes:
@@ -39,7 +42,7 @@ class MembershipConfig(msgspec.Struct, frozen=True, array_like=True):
         return any(node in voters for voters in self.voter_sets())
 
 
-class HardState(msgspec.Struct, frozen=True, array_like=True):
+class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a node must never forget (Raft paper, figure 2: persistent state).
 
     Attributes:
@@ -51,11 +54,11 @@ class HardState(msgspec.Struct, frozen=True, array_like=True):
     voted_for: NodeId | None = None
 
 
-class Blank(msgspec.Struct, frozen=True, array_like=True, tag="blank"):
+class Blank(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="blank"):
     """An entry without content, by which a new leader commits what earlier terms left (Raft paper, section 8)."""
 
 
-class Normal(msgspec.Struct, frozen=True, array_like=True, tag="normal"):
+class Normal(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="normal"):
     """A command of the application.
 
     Attributes:
@@ -65,7 +68,7 @@ class Normal(msgspec.Struct, frozen=True, array_like=True, tag="normal"):
     data: Any
 
 
-class ConfigChange(msgspec.Struct, frozen=True, array_like=True, tag="config"):
+class ConfigChange(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="config"):
     """A new membership, in force on each node as soon as it is appended there (Raft paper, section 6)."""
 
     membership: MembershipConfig
@@ -74,7 +77,7 @@ class ConfigChange(msgspec.Struct, frozen=True, array_like=True, tag="config"):
 Payload = Blank | Normal | ConfigChange
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One place of the replicated log."""
 
     index: int
@@ -82,7 +85,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     payload: Payload
 
 
-class AppendEntriesRequest(msgspec.Struct, frozen=True, array_like=True):
+class AppendEntriesRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Replication and heartbeat (Raft paper, figure 2).
 
     Attributes:
@@ -111,7 +114,7 @@ class AppendEntriesRequest(msgspec.Struct, frozen=True, array_like=True):
         return self.prev_log_index >= 0 and self.leader_commit >= 0
 
 
-class ConflictHint(msgspec.Struct, frozen=True, array_like=True):
+class ConflictHint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a leader should look for agreement next (Raft paper, end of section 5.3).
 
     Attributes:
@@ -123,7 +126,7 @@ class ConflictHint(msgspec.Struct, frozen=True, array_like=True):
     index: int
 
 
-class AppendEntriesResponse(msgspec.Struct, frozen=True, array_like=True):
+class AppendEntriesResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Answer to `AppendEntriesRequest`.
 
     Attributes:
@@ -139,7 +142,7 @@ class AppendEntriesResponse(msgspec.Struct, frozen=True, array_like=True):
     conflict: ConflictHint | None = None
 
 
-class VoteRequest(msgspec.Struct, frozen=True, array_like=True):
+class VoteRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Request for a vote, or for a promise of one (PreVote, Raft thesis 9.6; the method called tells which).
 
     Attributes:
@@ -157,7 +160,7 @@ class VoteRequest(msgspec.Struct, frozen=True, array_like=True):
     leadership_transfer: bool = False
 
 
-class VoteResponse(msgspec.Struct, frozen=True, array_like=True):
+class VoteResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Answer to `VoteRequest`.
 
     Attributes:
