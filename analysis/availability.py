@@ -1,13 +1,14 @@
 """Check ``availability``: how long nothing succeeded, and how soon the cluster served again after each heal.
 
-The run is *invalid* when, after the final heal, no operation succeeded within the time that the plan allows for
-recovery. Longest gaps and recovery times of single faults are measured and shown; they have no threshold of their own,
+The run is *invalid* when operations were tried after the final heal and none succeeded within the time that the plan
+allows for recovery. When that was not tried, or not everything could be healed, the run does not show it, and is
+*unknown*. Longest gaps and recovery times of single faults are measured and shown; they have no threshold of their own,
 because how long a fault may hurt is for the reader to judge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -35,7 +36,7 @@ def judge(
         return Verdict(CHECKER, "unknown", "No operation succeeded, so there is nothing to measure.")
     phases = {event.message: event.time for event in events if event.kind == "phase"}
     begin = phases.get("clients", operations[0].call)
-    finish = phases.get("heal", acknowledged[-1].end or begin)
+    finish = phases.get("heal", max(span.end or span.call for span in operations))
     gap, gap_from = _longest_gap(acknowledged, begin, finish)
     recoveries = [_recovery(window, acknowledged) for window in faults if window.healed is not None]
     details: dict[str, Any] = {
@@ -46,25 +47,51 @@ def judge(
             window.step.id: sum(1 for span in acknowledged if _during(span, window)) for window in faults
         },
     }
-    said = f"The longest time without a success was {gap / SECOND:.2f} s"
+    said = f"The longest time without a success was {gap / SECOND:.2f} s, from {gap_from / SECOND:.2f} s on"
     known = [recovery["seconds"] for recovery in recoveries if recovery["seconds"] is not None]
     if known:
-        said += f"; service was back within {max(known):.2f} s of each heal"
-    healed_at = phases.get("recovery")
-    if healed_at is None:
-        return Verdict(CHECKER, "valid", f"{said}. The run ended before its final heal.", details)
-    after = next((span for span in acknowledged if span.call >= healed_at), None)
-    details["final_recovery"] = (_end(after) - healed_at) / SECOND if after else None
-    if after is None:
-        waited = (events[-1].time - healed_at) / SECOND
-        if any(event.message == "final-reads" for event in events) and waited >= recovery_timeout:
-            summary = f"Nothing succeeded any more after the final heal, for {waited:.1f} s."
+        heals = "each heal" if len(known) == len(recoveries) else f"{len(known)} of {len(recoveries)} heals"
+        said += f"; service was back within {max(known):.2f} s of {heals}"
+    if "recovery" not in phases:
+        summary = f"The run was cut off before its final heal, so that recovery was not seen. {said}."
+        return Verdict(CHECKER, "unknown", summary, details)
+    unhealed = [event for event in events if event.kind == "error" and _between(event, phases)]
+    if unhealed:
+        summary = f"Not everything was healed, so that recovery was not seen: {unhealed[0].message}"
+        return Verdict(CHECKER, "unknown", summary, details)
+    return _after_the_final_heal(operations, phases["recovery"], recovery_timeout, said, details)
+
+
+def _between(event: RunEvent, phases: Mapping[str, int]) -> bool:
+    """While everything was being healed."""
+    return phases.get("heal", phases["recovery"]) <= event.time <= phases["recovery"]
+
+
+def _after_the_final_heal(
+    operations: Sequence[Span], healed: int, recovery_timeout: float, said: str, details: dict[str, Any]
+) -> Verdict:
+    tried = [span for span in operations if span.call >= healed]
+    first = min((span for span in tried if span.type == "ok" and span.end is not None), key=_end, default=None)
+    details["final_recovery"] = (_end(first) - healed) / SECOND if first else None
+    allowed = f"the plan allows {recovery_timeout:g} s"
+    if not tried:
+        return Verdict(CHECKER, "unknown", f"After the final heal no operation was tried. {said}.", details)
+    if first is None:
+        waited = (max(span.end or span.call for span in tried) - healed) / SECOND
+        if waited >= recovery_timeout:
+            summary = f"Nothing succeeded any more after the final heal, for {waited:.1f} s; {allowed}."
             return Verdict(CHECKER, "invalid", summary, details)
-        return Verdict(CHECKER, "unknown", f"The run was cut off {waited:.1f} s after the final heal.", details)
-    if details["final_recovery"] > recovery_timeout:
-        summary = f"After the final heal it took {details['final_recovery']:.1f} s until an operation succeeded; "
-        return Verdict(CHECKER, "invalid", f"{summary}the plan allows {recovery_timeout:g} s.", details)
-    return Verdict(CHECKER, "valid", f"{said}.", details)
+        summary = f"Nothing succeeded after the final heal, but that was tried for {waited:.1f} s only; {allowed}."
+        return Verdict(CHECKER, "unknown", summary, details)
+    took = details["final_recovery"]
+    if took <= recovery_timeout:
+        return Verdict(CHECKER, "valid", f"{said}.", details)
+    if any(span.call < first.call for span in tried):
+        summary = f"After the final heal it took {took:.1f} s until an operation succeeded; {allowed}."
+        return Verdict(CHECKER, "invalid", summary, details)
+    # Nobody asked before: the cluster may have been able to serve all the time.
+    summary = f"The first operation after the final heal was tried late, and succeeded after {took:.1f} s; {allowed}."
+    return Verdict(CHECKER, "unknown", summary, details)
 
 
 def _end(span: Span) -> int:

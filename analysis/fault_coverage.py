@@ -1,7 +1,7 @@
 """Check ``fault-coverage``: did the planned faults take effect while clients were at work?
 
 A run whose faults never took shows nothing about faults, and is *unknown* rather than valid. So is one in which a fault
-failed, a heal was not proved, or no operation was under way while a fault was in force.
+failed or acted on nobody, a heal was not proved, or no operation was under way while a fault was in force.
 """
 
 from __future__ import annotations
@@ -18,47 +18,67 @@ CHECKER = "fault-coverage"
 def check(run: RunDirectory) -> Verdict:
     """Judge a run directory."""
     plan = run.plan()
-    stopped = None
-    if run.manifest().state != "ended":
-        phases = {event.message: event.time for event in run.events() if event.kind == "phase"}
-        begin = phases.get("clients")
-        last = phases.get("heal", max((event.time for event in run.events()), default=0))
-        stopped = (last - begin) / SECOND if begin is not None else 0.0
-    return judge(windows(plan.schedule, run.faults()), spans(run.history()), stopped_after=stopped)
+    found, operations = windows(plan.schedule, run.faults()), spans(run.history())
+    if run.manifest().state == "ended":
+        return judge(found, operations, wanted=plan.faults)
+    phases = {event.message: event.time for event in run.events() if event.kind == "phase"}
+    begin = phases.get("clients")
+    last = phases.get("heal", max((event.time for event in run.events()), default=0))
+    stopped = (last - begin) / SECOND if begin is not None else 0.0
+    return judge(found, operations, wanted=plan.faults, stopped_after=stopped, healed_all="recovery" in phases)
 
 
-def judge(faults: Sequence[Window], operations: Sequence[Span], *, stopped_after: float | None = None) -> Verdict:
+def judge(
+    faults: Sequence[Window],
+    operations: Sequence[Span],
+    *,
+    wanted: Sequence[str] = (),
+    stopped_after: float | None = None,
+    healed_all: bool = True,
+) -> Verdict:
     """Judge planned faults against what was under way.
 
     Parameters:
         faults: what became of each planned one.
         operations: of the clients.
-        stopped_after: seconds after which a run was stopped; faults planned for later are not judged.
+        wanted: the kinds of fault that the plan asks for.
+        stopped_after: seconds after which a run was stopped; faults that had not ended by then are judged only as far
+            as they came.
+        healed_all: the run came to heal everything.
     """
+    if not faults and wanted:
+        summary = f"The schedule is empty, although the plan asks for {' and '.join(wanted)}."
+        return Verdict(CHECKER, "unknown", summary, {"faults": []})
     if not faults:
         return Verdict(CHECKER, "valid", "No faults were planned.", {"faults": []})
-    due = [window for window in faults if stopped_after is None or window.step.at < stopped_after]
+    over = [window for window in faults if stopped_after is None or window.step.until <= stopped_after]
+    due = [window for window in faults if window in over or window.proved is not None or window.failures]
     table = [_row(window, operations) for window in faults]
     details = {"faults": table, "due": len(due)}
     proved = [window for window in due if window.proved is not None]
     if not proved:
         return Verdict(CHECKER, "unknown", "No fault took effect, so the run shows nothing about faults.", details)
-    rows = {row["fault"]: row for row in table}
+    met = {row["fault"]: row["operations"] for row in table}
     problems = [f"{window.step.id} failed: {window.failures[0]}" for window in due if window.failures]
     problems += [f"{window.step.id} was not proved" for window in due if window.proved is None and not window.failures]
-    if stopped_after is None:
+    problems += [f"{window.step.id} acted on no node" for window in proved if not window.nodes]
+    if healed_all:
         problems += [f"{window.step.id} was not healed" for window in proved if window.healed is None]
-        problems += [
-            f"no operation was under way during {window.step.id}"
-            for window in proved
-            if not rows[window.step.id]["operations"]
-        ]
+    problems += [
+        f"no operation was under way during {window.step.id}"
+        for window in proved
+        if window in over and not met[window.step.id]
+    ]
     counted = f"{len(proved)} of {len(due)} faults took effect"
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return Verdict(CHECKER, "unknown", f"{counted}; {problems[0]}{more}.", details)
-    skipped = f" {len(faults) - len(due)} more were planned for after the run was stopped." if stopped_after else ""
-    return Verdict(CHECKER, "valid", f"{counted}, were proved and healed, and met operations.{skipped}", details)
+    said = f"{counted}, were proved and healed, and met operations."
+    if not healed_all:
+        said = f"{counted}, were proved, and met operations; the run was cut off before its final heal."
+    if len(due) < len(faults):
+        said += f" {len(faults) - len(due)} more were planned for after the run was stopped."
+    return Verdict(CHECKER, "valid", said, details)
 
 
 def _row(window: Window, operations: Sequence[Span]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from raftbed.store import RunDirectory, RunEvent
 
 CHECKER = "node-health"
 _LOUD = re.compile(
-    r"^Traceback \(most recent call last\)|\bCRITICAL\b|^Fatal Python error|\bpanic\b|Segmentation fault"
+    r"^Traceback \(most recent call last\)|\bCRITICAL\b|^Fatal Python error|^panic: |^Segmentation fault"
 )
 _MOST_BYTES = 8 << 20  # of each end of a log; the middle of a larger one is passed over
 _MOST_FINDINGS = 20
@@ -44,8 +44,11 @@ def judge(logs: dict[str, Path | None], events: Sequence[RunEvent]) -> Verdict:
         more = f" (and {len(findings) - 1} more findings)" if len(findings) > 1 else ""
         return Verdict(CHECKER, "invalid", f"{summary}{more}{unread}", details)
     if logs and len(missing) == len(logs):
-        return Verdict(CHECKER, "unknown", "No node's log could be fetched.", details)
-    return Verdict(CHECKER, "valid", f"No node died by itself, and no log holds a traceback.{unread}", details)
+        return Verdict(CHECKER, "unknown", "No node's log was fetched, so that none was read.", details)
+    if missing:
+        summary = f"No node is known to have died by itself, but not every log was read.{unread}"
+        return Verdict(CHECKER, "unknown", summary, details)
+    return Verdict(CHECKER, "valid", "No node died by itself, and no log holds a traceback.", details)
 
 
 def _loud_lines(node: str, path: Path) -> list[dict[str, Any]]:

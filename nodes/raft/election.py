@@ -41,6 +41,7 @@ class Elections(CoreState):
         self.leader_id = None
         self.save_hard_state(self.term + 1, self.id)
         self.change_state(State.CANDIDATE)
+        self.trace_role()  # a candidate that stands again stands in another term
         self.reset_election_deadline()
         self.votes = {self.id}
         self.request_votes("vote", self.term, transfer=transfer)  # a sole voter has nobody to ask: it leads once its vote is durable

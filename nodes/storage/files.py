@@ -114,7 +114,7 @@ class DiskDirectory:
     def __init__(self, path: Path) -> None:
         import fcntl
 
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_directory(path)
         self._path = path
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -168,3 +168,15 @@ class DiskDirectory:
     def close(self) -> None:
         """See `Directory`."""
         os.close(self._fd)
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory and those above it, as far as they are missing, so that they stay over a power failure."""
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for place in missing:
+        fd = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

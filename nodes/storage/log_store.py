@@ -1,4 +1,4 @@
-"""The durable store: an append-only log of records in segments (docs/storage.md).
+"""The durable store: an append-only log of records in segments (docs/node.md).
 
 Theory of operation
 -------------------

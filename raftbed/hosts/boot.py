@@ -180,6 +180,9 @@ def _serve_embedded(lab: LabSpecification, report: int) -> NoReturn:
 
     server = os.fork()
     if server == 0:
+        # A command may end before it has read its input: that must be an error to the server, not its death. What it
+        # starts gets the default back (subprocess restores it).
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         os.environ.clear()
         os.environ.update(lab.environment)
         try:

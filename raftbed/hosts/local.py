@@ -76,10 +76,12 @@ class LocalHost(SSHHost):
         try:
             await super().connect(timeout=timeout, booting=booting)
         except HostError as error:
-            raise await self._explain(error) from error
+            raise await self.explain(error) from error
 
-    async def _explain(self, error: HostError) -> HostError:
+    async def explain(self, error: HostError) -> HostError:
         """`error`, or that the host is not up any more, with what its SSH server said last."""
+        if self._is_down:
+            return HostError("is down: it was crashed and not rebooted.", host=self.name)
         try:
             answer, _ = await self._lab.request("up")
         except HostError as gone:

@@ -252,6 +252,10 @@ class SSHHost:
         finally:
             beside.unlink(missing_ok=True)
 
+    async def explain(self, error: HostError) -> HostError:
+        """`error`, or a better one where more is known of why this host cannot be reached."""
+        return error
+
     def abandon(self) -> None:
         """Forget the connection without a word to the other side, which is gone."""
         connection, self._connection = self._connection, None
@@ -305,7 +309,8 @@ class SSHHost:
                 ended = True
         except TimeoutError as error:
             if process is None:
-                raise HostError(f"SSH did not answer within {timeout:g} s.", host=self.name) from error
+                silent = HostError(f"SSH did not answer within {timeout:g} s.", host=self.name)
+                raise await self.explain(silent) from error
             raise CommandError(
                 host=self.name,
                 command=shown or command,
@@ -313,8 +318,8 @@ class SSHHost:
                 stderr="",
                 remedy=f"It was given {timeout:g} s and was killed.",
             ) from error
-        except asyncssh.Error as error:
-            raise self._lost(shown or command, error) from error
+        except (asyncssh.Error, ConnectionError) as error:
+            raise await self.explain(self._lost(shown or command, error)) from error
         finally:
             if process is not None:
                 if not ended:

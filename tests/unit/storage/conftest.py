@@ -1,0 +1,8 @@
+"""Lets the tests here import `fake_disk`, which lies beside them and is no package of the product."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
