@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,25 +24,29 @@ from raftbed.nodes.raft.messages import (
 
 
 class RaftNetwork(Protocol):
-    """Carries requests to peers and their answers back. Each method may raise anything when there is no answer."""
+    """Carries requests to peers and their answers back.
 
-    async def append_entries(self, target: NodeId, rpc: AppendEntriesRequest) -> AppendEntriesResponse:
+    Each method may raise anything when there is no answer. A coroutine function will do; one that returns a future
+    saves a task for each message.
+    """
+
+    def append_entries(self, target: NodeId, rpc: AppendEntriesRequest) -> Awaitable[AppendEntriesResponse]:
         """Have `target`'s `Raft.append_entries` called."""
         ...
 
-    async def vote(self, target: NodeId, rpc: VoteRequest) -> VoteResponse:
+    def vote(self, target: NodeId, rpc: VoteRequest) -> Awaitable[VoteResponse]:
         """Have `target`'s `Raft.vote` called."""
         ...
 
-    async def pre_vote(self, target: NodeId, rpc: VoteRequest) -> VoteResponse:
+    def pre_vote(self, target: NodeId, rpc: VoteRequest) -> Awaitable[VoteResponse]:
         """Have `target`'s `Raft.pre_vote` called."""
         ...
 
-    async def install_snapshot(self, target: NodeId, rpc: InstallSnapshotRequest) -> InstallSnapshotResponse:
+    def install_snapshot(self, target: NodeId, rpc: InstallSnapshotRequest) -> Awaitable[InstallSnapshotResponse]:
         """Have `target`'s `Raft.install_snapshot` called; carries up to `Config.snapshot_max_chunk_size` bytes."""
         ...
 
-    async def timeout_now(self, target: NodeId, rpc: TimeoutNowRequest) -> TimeoutNowResponse:
+    def timeout_now(self, target: NodeId, rpc: TimeoutNowRequest) -> Awaitable[TimeoutNowResponse]:
         """Have `target`'s `Raft.timeout_now` called."""
         ...
 
