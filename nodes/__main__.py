@@ -112,6 +112,7 @@ def split_address(name: str, address: str) -> tuple[str, int]:
 
 async def run(settings: NodeSettings) -> int:
     """Run the node until it is told to stop (SIGTERM, SIGINT) or its storage fails; returns the exit status."""
+    from raftbed.nodes.admin import learner_of_addresses
     from raftbed.nodes.raft import Raft, RaftError
     from raftbed.nodes.server import PeerNetwork, Server
     from raftbed.nodes.state_machine import KeyValueStateMachine
@@ -124,7 +125,9 @@ async def run(settings: NodeSettings) -> int:
     machine = KeyValueStateMachine()
     network = PeerNetwork(settings.cluster, settings.peers, timeout=config.election_timeout_min / 1000)
     tracer = TraceFile(Path(settings.trace), settings.id) if settings.trace else None
-    raft = Raft(settings.id, config, network, open_storage(Path(settings.data), machine), tracer=tracer)
+    learn = learner_of_addresses(settings.peers)  # shared by all that look for an address
+    storage = open_storage(Path(settings.data), machine)
+    raft = Raft(settings.id, config, network, storage, tracer=tracer, on_membership=learn)
     server = Server(raft, machine, cluster=settings.cluster, peers=settings.peers, bug=settings.bug)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

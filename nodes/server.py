@@ -18,16 +18,22 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
 
 from raftbed import __version__
 from raftbed.nodes import problems
+from raftbed.nodes.admin import Admin, details, membership_answer, prometheus
 from raftbed.nodes.problems import Problem
 from raftbed.nodes.raft import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
     NodeId,
     Raft,
     RaftNetworkError,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
     VoteRequest,
     VoteResponse,
 )
+from raftbed.nodes.raft.messages import Response
 from raftbed.nodes.state_machine import KeyValueStateMachine, Result
 
 CLUSTER_HEADER = "X-Raftbed-Cluster"
@@ -37,6 +43,7 @@ MAX_PEER_BODY = 64 << 20
 MAX_KEY = 1024
 MAX_DEPTH = 64
 _DEFAULT_TIMEOUT = 5.0
+_NO_TIMEOUT = ClientTimeout(total=None)
 _log = logging.getLogger("raftbed.nodes")
 _T = TypeVar("_T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -59,12 +66,6 @@ class CasBody(msgspec.Struct, forbid_unknown_fields=True):
     serial: int | None = None
 
 
-class InitializeBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of an initialization."""
-
-    members: list[str]
-
-
 class PeerNetwork:
     """Carries Raft messages to peers over HTTP; implements :class:`raftbed.nodes.raft.RaftNetwork`.
 
@@ -77,11 +78,14 @@ class PeerNetwork:
     def __init__(self, cluster: str, peers: Mapping[NodeId, str], timeout: float) -> None:
         self._peers = peers
         self._headers = {CLUSTER_HEADER: quote(cluster), "Content-Type": "application/msgpack"}
-        self._session = ClientSession(connector=TCPConnector(limit=0), timeout=ClientTimeout(total=timeout))
+        self._session = ClientSession(connector=TCPConnector(limit=0), timeout=_NO_TIMEOUT)
         self._reachable: dict[NodeId, bool] = {}
         self._encoder = msgspec.msgpack.Encoder()
         self._appended = msgspec.msgpack.Decoder(AppendEntriesResponse)
         self._voted = msgspec.msgpack.Decoder(VoteResponse)
+        self._installed = msgspec.msgpack.Decoder(InstallSnapshotResponse)
+        self._timed_out = msgspec.msgpack.Decoder(TimeoutNowResponse)
+        self._timeout = ClientTimeout(total=timeout)
 
     async def append_entries(self, target: NodeId, rpc: AppendEntriesRequest) -> AppendEntriesResponse:
         """Have `target` take entries or a heartbeat."""
@@ -95,17 +99,28 @@ class PeerNetwork:
         """Ask `target` for the promise of its vote."""
         return self._voted.decode(await self._post(target, "pre_vote", rpc))
 
+    async def install_snapshot(self, target: NodeId, rpc: InstallSnapshotRequest) -> InstallSnapshotResponse:
+        """Have `target` take a piece of a snapshot; whoever asks says how long that may take."""
+        return self._installed.decode(await self._post(target, "install_snapshot", rpc, timeout=_NO_TIMEOUT))
+
+    async def timeout_now(self, target: NodeId, rpc: TimeoutNowRequest) -> TimeoutNowResponse:
+        """Have `target` stand for election."""
+        return self._timed_out.decode(await self._post(target, "timeout_now", rpc))
+
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
 
-    async def _post(self, target: NodeId, method: str, rpc: Any) -> bytes:
+    async def _post(self, target: NodeId, method: str, rpc: Any, *, timeout: ClientTimeout | None = None) -> bytes:
         address = self._peers.get(target)
         if address is None:
             raise RaftNetworkError(f"no address is known of {target}")
         try:
             async with self._session.post(
-                f"http://{address}/raft/{method}", data=self._encoder.encode(rpc), headers=self._headers
+                f"http://{address}/raft/{method}",
+                data=self._encoder.encode(rpc),
+                headers=self._headers,
+                timeout=timeout or self._timeout,
             ) as response:
                 body = await response.read()
         except (Exception, asyncio.CancelledError) as error:  # cancelled: whoever asked did not wait any longer
@@ -155,6 +170,9 @@ class Server:
         self._answers: Counter[tuple[str, int]] = Counter()
         self._append = msgspec.msgpack.Decoder(AppendEntriesRequest)
         self._vote = msgspec.msgpack.Decoder(VoteRequest)
+        self._install = msgspec.msgpack.Decoder(InstallSnapshotRequest)
+        self._over = msgspec.msgpack.Decoder(TimeoutNowRequest)
+        self._admin = Admin(raft, peers)
         self._encode = msgspec.msgpack.Encoder().encode
 
     def application(self) -> web.Application:
@@ -165,12 +183,14 @@ class Server:
                 web.post("/raft/append_entries", self._append_entries),
                 web.post("/raft/vote", self._take_vote),
                 web.post("/raft/pre_vote", self._take_pre_vote),
+                web.post("/raft/install_snapshot", self._take_snapshot),
+                web.post("/raft/timeout_now", self._take_over),
                 web.get("/kv/{key}", self._get),
                 web.post("/kv/{key}/put", self._put),
                 web.post("/kv/{key}/cas", self._cas),
                 web.get("/status", self._status),
                 web.get("/metrics", self._metrics),
-                web.post("/admin/initialize", self._initialize),
+                *(web.post(path, self._operator(handle)) for path, handle in self._admin.posts.items()),
             ]
         )
         return app
@@ -206,6 +226,15 @@ class Server:
     async def _take_pre_vote(self, request: web.Request) -> web.Response:
         return self._peer_answer(await self._raft.pre_vote(await self._peer_message(request, self._vote)))
 
+    async def _take_snapshot(self, request: web.Request) -> web.Response:
+        rpc = await self._peer_message(request, self._install)
+        if not rpc.is_well_formed():
+            raise problems.bad_request("Not a Raft message: a piece that cannot be of its snapshot.")
+        return self._peer_answer(await self._raft.install_snapshot(rpc))
+
+    async def _take_over(self, request: web.Request) -> web.Response:
+        return self._peer_answer(await self._raft.timeout_now(await self._peer_message(request, self._over)))
+
     async def _peer_message(self, request: web.Request, decoder: msgspec.msgpack.Decoder[_T]) -> _T:
         theirs = unquote(request.headers.get(CLUSTER_HEADER, ""))
         if theirs != self._cluster:
@@ -215,8 +244,8 @@ class Server:
         except msgspec.DecodeError as error:
             raise problems.bad_request(f"Not a Raft message: {error}.") from error
 
-    def _peer_answer(self, response: AppendEntriesResponse | VoteResponse) -> web.Response:
-        return web.Response(body=self._encode(response), content_type="application/msgpack")
+    def _peer_answer(self, answer: Response) -> web.Response:
+        return web.Response(body=self._encode(answer), content_type="application/msgpack")
 
     # -- clients --------------------------------------------------------------------------------------------------
 
@@ -261,6 +290,8 @@ class Server:
             raise Problem(409, "precondition-failed", message, extra=(("current", result.value),))
         if result.outcome != "done":
             message = f"The session has gone on beyond serial {body.serial}: this command is not executed."
+            if result.outcome == "session-expired":
+                message = f"The session {body.client!r} has expired, or never was: begin one with POST /sessions."
             raise Problem(409, result.outcome, message)
         return self._done(key, result.value, index=written.index, term=written.term)
 
@@ -291,10 +322,8 @@ class Server:
                 "last_log_index": metrics.last_log_index,
                 "commit_index": metrics.commit_index,
                 "last_applied": metrics.last_applied,
-                "membership": {
-                    "members": metrics.membership_config.members,
-                    "members_after_consensus": metrics.membership_config.members_after_consensus,
-                },
+                "membership": membership_answer(metrics.membership_config),
+                **details(self._raft),
                 "version": __version__,
                 "bug": self._bug,
                 "uptime": round(time.monotonic() - self._started, 3),
@@ -302,33 +331,21 @@ class Server:
         )
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        metrics = self._raft.metrics().current
-        gauges = {
-            "raft_term": metrics.current_term,
-            "raft_is_leader": int(metrics.state == "leader"),
-            "raft_last_log_index": metrics.last_log_index,
-            "raft_commit_index": metrics.commit_index,
-            "raft_last_applied": metrics.last_applied,
-        }
-        lines = [line for name, value in gauges.items() for line in (f"# TYPE {name} gauge", f"{name} {value}")]
-        lines.append("# TYPE raftbed_http_responses_total counter")
-        lines += [
-            f'raftbed_http_responses_total{{route="{route}",status="{status}"}} {count}'
-            for (route, status), count in sorted(self._answers.items())
-        ]
-        return web.Response(text="\n".join(lines) + "\n", headers={"Content-Type": "text/plain; version=0.0.4"})
+        return web.Response(
+            text=prometheus(self._raft.metrics().current, self._answers),
+            headers={"Content-Type": "text/plain; version=0.0.4"},
+        )
 
-    async def _initialize(self, request: web.Request) -> web.Response:
-        body = await _body(request, InitializeBody)
-        unknown = sorted(set(body.members) - set(self._peers))
-        if unknown or self._raft.id not in body.members:
-            what = f"{', '.join(unknown)} has no address here" if unknown else f"{self._raft.id} is not among them"
-            raise problems.bad_request(f"members: {what}.")
-        try:
-            await self._raft.initialize(set(body.members))
-        except Exception as error:
-            raise problems.of_initialize(self._raft.id, error) or error from error
-        return _json({"members": sorted(body.members)})
+    def _operator(self, handle: Callable[[bytes], Awaitable[Any]]) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            raw = await _raw_body(request)
+            try:
+                async with asyncio.timeout(_patience(request)):
+                    return _json(await handle(raw))
+            except TimeoutError as error:
+                raise problems.of_change(self._raft.id, error) or error from error
+
+        return answer
 
     # -- every answer ---------------------------------------------------------------------------------------------
 
@@ -398,12 +415,17 @@ def _patience(request: web.Request) -> float:
     return seconds
 
 
-async def _body(request: web.Request, kind: type[_T]) -> _T:
+async def _raw_body(request: web.Request) -> bytes:
     raw = bytearray()
     async for chunk in request.content.iter_chunked(1 << 16):
         raw += chunk
         if len(raw) > MAX_CLIENT_BODY:
             raise Problem(413, "too-large", f"The body is larger than {MAX_CLIENT_BODY} bytes.")
+    return bytes(raw)
+
+
+async def _body(request: web.Request, kind: type[_T]) -> _T:
+    raw = await _raw_body(request)
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

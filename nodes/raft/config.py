@@ -22,7 +22,8 @@ class LogsSinceLast:
     entries: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.entries, int) or isinstance(self.entries, bool) or self.entries < 1:
+        entries: object = self.entries  # from a file, perhaps
+        if not isinstance(entries, int) or isinstance(entries, bool) or entries < 1:
             raise ConfigError(f"snapshot_policy: must be a whole number of at least 1, not {self.entries!r}.")
 
 

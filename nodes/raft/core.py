@@ -80,12 +80,12 @@ class Core(Reads, Memberships, Elections, Transfers):
             hash=self.log.prefix_hash(self.log.last_index),
         )
         self.advance_commit(self.commit_index_at_start())
-        if not self.membership.is_voter(self.id):
+        if not self.may_stand():
             return
         self.state = State.FOLLOWER
         if self.config.read_mode == "lease" and self.term:
             self.leader_heard = self.now  # a leader may rely on a lease that this node gave before it restarted
-        if len(self.membership.voters()) == 1:
+        if self.membership.voters() == (self.id,):
             self.campaign()  # nobody else could object
         else:
             self.reset_election_deadline()
@@ -163,7 +163,7 @@ class Core(Reads, Memberships, Elections, Transfers):
 
     def _elect(self) -> None:
         leased = self.config.read_mode == "lease" and self.heard_from_leader()  # its leader relies on this very node
-        if self.leadership is None and self.membership.is_voter(self.id) and not leased:
+        if self.leadership is None and self.may_stand() and not leased:
             self.campaign()
 
     def ready(self) -> Ready | None:

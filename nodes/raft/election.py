@@ -16,7 +16,7 @@ class Elections(CoreState):
     def election_timeout(self) -> None:
         """No leader was heard from for an election timeout: stand, if this node may vote."""
         self.reset_election_deadline()
-        if not self.membership.is_voter(self.id):
+        if not self.may_stand():
             return
         if self.config.pre_vote:
             self.ask_for_promises()
@@ -44,7 +44,9 @@ class Elections(CoreState):
         self.trace_role()  # a candidate that stands again stands in another term
         self.reset_election_deadline()
         self.votes = {self.id}
-        self.request_votes("vote", self.term, transfer=transfer)  # a sole voter has nobody to ask: it leads once its vote is durable
+        self.request_votes(
+            "vote", self.term, transfer=transfer
+        )  # a sole voter has nobody to ask: it leads once its vote is durable
 
     def request_votes(self, method: str, term: int, *, transfer: bool = False) -> None:
         """Ask every other voter."""

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from raftbed.nodes.raft.messages import ConfigChange, Entry, LogBase, MembershipConfig
+from raftbed.nodes.raft.messages import BEGINNING, ConfigChange, Entry, LogBase, MembershipConfig
 
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -23,7 +23,7 @@ class Log:
     """
 
     def __init__(
-        self, entries: Sequence[Entry] = (), base: LogBase = LogBase(), membership: MembershipConfig | None = None
+        self, entries: Sequence[Entry] = (), base: LogBase = BEGINNING, membership: MembershipConfig | None = None
     ) -> None:
         self.base = base
         self._base_membership = membership
@@ -145,6 +145,11 @@ class Log:
             if at <= index:
                 found = membership
         return found
+
+    def is_voter_since(self, node: str, index: int) -> bool:
+        """`node` is a voter in the membership that is in force at `index`, or in one after it."""
+        later = [membership for at, membership in self._memberships if at > index]
+        return any(membership.is_voter(node) for membership in (self.membership_at(index), *later) if membership)
 
     def first_index_of_term(self, index: int) -> int:
         """The first index, of those in the log, of the run of entries with the same term that `index` is in."""

@@ -222,6 +222,10 @@ class LogBase(msgspec.Struct, frozen=True, array_like=True):
     hash: str = "0" * 16
 
 
+BEGINNING = LogBase()
+"""The base of a log that has everything."""
+
+
 class SnapshotMeta(msgspec.Struct, frozen=True, array_like=True):
     """Says which snapshot it is; the data itself is storage's.
 
@@ -274,9 +278,9 @@ class InstallSnapshotRequest(msgspec.Struct, frozen=True, array_like=True):
         """Offset and size can be."""
         meta = self.snapshot
         return (
-            0 < meta.index
+            meta.index > 0
             and 0 < meta.term <= self.term
-            and 0 <= self.offset
+            and self.offset >= 0
             and self.offset + len(self.data) <= meta.size
             and self.done == (self.offset + len(self.data) == meta.size)
         )

@@ -268,7 +268,7 @@ class Replication(CoreState):
         """Entries up to `index` are committed: apply them."""
         if index <= self.commit_index:
             return
-        self.commit_index = index
+        before, self.commit_index = self.commit_index, index
         self.trace("commit", index=index, hash=self.log.prefix_hash(index))
         entries = self.log.slice(self.last_applied + 1, index + 1)
         writes = self.leadership.writes if self.leadership else {}
@@ -276,6 +276,8 @@ class Replication(CoreState):
         self._effects.append(Apply(entries, tokens))
         self.trace("apply", first=entries[0].index, last=index, hash=self.log.prefix_hash(index))
         self.last_applied = index
+        if before < self.log.membership_index <= index and self.state is State.FOLLOWER:
+            self.become_follower(self.term, self.leader_id)  # perhaps it is no voter any more, for good
         self.snapshot_if_due()
 
     def snapshot_if_due(self) -> None:

@@ -12,7 +12,16 @@ from raftbed.nodes.raft.config import MILLISECOND, Config
 from raftbed.nodes.raft.errors import ConfigChangeUnknown, LeadershipLost, LogContradiction, ReadForwardToLeader
 from raftbed.nodes.raft.events import Effect, Method, Persist, Respond, Send, Token, Trace
 from raftbed.nodes.raft.log import Log
-from raftbed.nodes.raft.messages import Entry, HardState, LogBase, MembershipConfig, NodeId, Request, SnapshotMeta
+from raftbed.nodes.raft.messages import (
+    BEGINNING,
+    Entry,
+    HardState,
+    LogBase,
+    MembershipConfig,
+    NodeId,
+    Request,
+    SnapshotMeta,
+)
 from raftbed.nodes.raft.progress import Progress
 
 
@@ -170,7 +179,7 @@ class CoreState:
         hard_state: HardState,
         entries: Sequence[Entry],
         now: int,
-        base: LogBase = LogBase(),
+        base: LogBase = BEGINNING,
         snapshot: SnapshotMeta | None = None,
     ) -> None:
         self.id = node
@@ -218,6 +227,14 @@ class CoreState:
     def peers(self) -> list[NodeId]:
         """Every other voter."""
         return [voter for voter in self.membership.voters() if voter != self.id]
+
+    def may_stand(self) -> bool:
+        """This node is a voter, or was one until a configuration that is not known to be committed.
+
+        Such a one may be needed: it may be the only one of the old voters that has the new configuration, and nobody
+        else can then be elected. It does not count its own vote (Raft thesis 4.2.2).
+        """
+        return self.membership.is_voter(self.id) or self.log.is_voter_since(self.id, self.commit_index)
 
     def is_pristine(self) -> bool:
         """Nothing ever happened to this node."""
@@ -333,8 +350,7 @@ class CoreState:
         self.leader_id = leader if leader is not None else self.leader_id
         if leader is None and self.leader_id == self.id:
             self.leader_id = None
-        voter = self.membership.is_voter(self.id)
-        self.change_state(State.FOLLOWER if voter else State.NON_VOTER)
+        self.change_state(State.FOLLOWER if self.may_stand() else State.NON_VOTER)
         self.trace_role()
 
     def reset_election_deadline(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from raftbed.nodes.raft.interfaces import ReceivedChunk
-from raftbed.nodes.raft.messages import Entry, HardState, LogBase, SnapshotMeta
+from raftbed.nodes.raft.messages import BEGINNING, Entry, HardState, LogBase, SnapshotMeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class InitialState:
 
     hard_state: HardState
     entries: tuple[Entry, ...]
-    base: LogBase = LogBase()
+    base: LogBase = BEGINNING
     snapshot: SnapshotMeta | None = None
 
 

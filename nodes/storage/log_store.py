@@ -24,7 +24,7 @@ from typing import NoReturn
 
 import msgspec
 
-from raftbed.nodes.raft.messages import Entry, HardState, LogBase
+from raftbed.nodes.raft.messages import BEGINNING, Entry, HardState, LogBase
 from raftbed.nodes.storage.base import CorruptRecord, InitialState, StorageError
 from raftbed.nodes.storage.files import Directory, DiskDirectory, File
 from raftbed.nodes.storage.records import (
@@ -52,7 +52,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     version: int
     segment: int
     hard_state: HardState
-    base: LogBase = LogBase()
+    base: LogBase = BEGINNING
     next_index: int = 1
 
 
@@ -80,7 +80,7 @@ class DiskLogStore:
         self._next_offset = 0
         self._batch = 0  # where the write begins that is being put together
         self._hard_state = HardState()
-        self._base = LogBase()
+        self._base = BEGINNING
         self._first = 1  # index of the first of the entries; after opening, the one after the base
         self._entries: list[Entry] = []
         self._last_in: dict[int, int] = {}  # segment to the greatest index that ever stood in it
