@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from raftbed import __version__
+from raftbed.nodes import operate
 from raftbed.nodes.raft import Config, ConfigError
 
 
@@ -182,8 +183,11 @@ def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in operate.COMMANDS:
+        return operate.main(arguments)
     try:
-        settings = parse(argv)
+        settings = parse(arguments)
         Config.from_mapping(settings.cluster, settings.raft)
     except (SettingsError, ConfigError) as error:
         print(f"raftbed.nodes: {error}", file=sys.stderr)

@@ -28,6 +28,8 @@ from raftbed.nodes.raft import (
     WriteForwardToLeader,
 )
 
+MAX_DEPTH = 64
+
 
 @dataclass(eq=False)
 class Problem(Exception):
@@ -53,6 +55,21 @@ class Problem(Exception):
 def bad_request(message: str) -> Problem:
     """The request is malformed."""
     return Problem(400, "bad-request", message)
+
+
+def check_value(name: str, value: Any, depth: int = 1) -> None:
+    """Refuse a value that the log could not carry, before it gets there.
+
+    Raises:
+        Problem: it is nested too deeply, or has numbers that are too large.
+    """
+    if isinstance(value, (list, dict)):
+        if depth > MAX_DEPTH:
+            raise bad_request(f"{name}: is nested deeper than {MAX_DEPTH} levels.")
+        for item in value.values() if isinstance(value, dict) else value:
+            check_value(name, item, depth + 1)
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        raise bad_request(f"{name}: holds a whole number beyond 64 bits; write it as a string.")
 
 
 def not_leader(node: str, leader: str | None, *, is_read: bool) -> Problem:

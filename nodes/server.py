@@ -41,7 +41,6 @@ TIMEOUT_HEADER = "X-Raftbed-Timeout"
 MAX_CLIENT_BODY = 1 << 20
 MAX_PEER_BODY = 64 << 20
 MAX_KEY = 1024
-MAX_DEPTH = 64
 _DEFAULT_TIMEOUT = 5.0
 _NO_TIMEOUT = ClientTimeout(total=None)
 _log = logging.getLogger("raftbed.nodes")
@@ -263,14 +262,14 @@ class Server:
     async def _put(self, request: web.Request) -> web.Response:
         key = _key(request)
         body = await _body(request, PutBody)
-        _check_value("value", body.value)
+        problems.check_value("value", body.value)
         return await self._write(request, key, {"op": "put", "key": key, "value": body.value}, body)
 
     async def _cas(self, request: web.Request) -> web.Response:
         key = _key(request)
         body = await _body(request, CasBody)
-        _check_value("old", body.old)
-        _check_value("new", body.new)
+        problems.check_value("old", body.old)
+        problems.check_value("new", body.new)
         return await self._write(request, key, {"op": "cas", "key": key, "old": body.old, "new": body.new}, body)
 
     async def _write(
@@ -430,17 +429,6 @@ async def _body(request: web.Request, kind: type[_T]) -> _T:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise problems.bad_request(f"The body is not as it should be: {error}.") from error
-
-
-def _check_value(name: str, value: Any, depth: int = 1) -> None:
-    """Refuse what the log could not carry, before it gets there."""
-    if isinstance(value, (list, dict)):
-        if depth > MAX_DEPTH:
-            raise problems.bad_request(f"{name}: is nested deeper than {MAX_DEPTH} levels.")
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_value(name, item, depth + 1)
-    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-        raise problems.bad_request(f"{name}: holds a whole number beyond 64 bits; write it as a string.")
 
 
 def _session(body: PutBody | CasBody) -> dict[str, Any]:
