@@ -463,10 +463,12 @@ class Cluster:
         return max(leading, key=lambda core: core.term).id if leading else None
 
     def settled(self) -> str | None:
-        """The leader, once everyone who is up follows it."""
+        """The leader, once everyone of the membership who is up follows it."""
         leader = self.leader()
-        up = [node.core for node in self.nodes.values() if node.core is not None]
-        return leader if leader and all(core.leader_id == leader for core in up) else None
+        if leader is None:
+            return None
+        up = [self.nodes[name].core for name in self.core(leader).membership.nodes()]
+        return leader if all(core.leader_id == leader for core in up if core is not None) else None
 
     def together(self) -> list[str] | None:
         """The nodes of the membership, once all of them are up and have applied all that the leader has."""
@@ -477,7 +479,7 @@ class Cluster:
         nodes = [self.nodes[name] for name in core.membership.nodes()]
         if core.membership.is_joint or any(node.core is None for node in nodes):
             return None
-        done = all(node.core and node.core.last_applied == core.log.last_index for node in nodes)
+        done = all(len(node.applied) == core.log.last_index for node in nodes)
         return [node.name for node in nodes] if done else None
 
     def restart(self, name: str) -> None:
