@@ -107,8 +107,8 @@ def split_address(name: str, address: str) -> tuple[str, int]:
     """
     host, sign, port = address.rpartition(":")
     if not sign or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise SettingsError(f"{name}: {address!r} is not an address such as 127.0.0.1:8401.")
-    return host, int(port)
+        raise SettingsError(f"{name}: {address!r} is not an address such as 127.0.0.1:8401 or [::1]:8401.")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 async def run(settings: NodeSettings) -> int:
@@ -123,9 +123,13 @@ async def run(settings: NodeSettings) -> int:
     log = logging.getLogger("raftbed.nodes")
     config = Config.from_mapping(settings.cluster, settings.raft)
     host, port = split_address("listen", settings.listen)
+    try:
+        tracer = TraceFile(Path(settings.trace), settings.id) if settings.trace else None
+    except OSError as error:
+        log.error("cannot write the trace %s: %s", settings.trace, error.strerror)
+        return 1
     machine = KeyValueStateMachine()
     network = PeerNetwork(settings.cluster, settings.peers, timeout=config.election_timeout_min / 1000)
-    tracer = TraceFile(Path(settings.trace), settings.id) if settings.trace else None
     learn = learner_of_addresses(settings.peers)  # shared by all that look for an address
     storage = open_storage(Path(settings.data), machine)
     raft = Raft(settings.id, config, network, storage, tracer=tracer, on_membership=learn)
@@ -194,8 +198,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     pid_file = Path(settings.pid_file) if settings.pid_file else None
-    if pid_file is not None:
-        write_pid_file(pid_file)
+    try:
+        if pid_file is not None:
+            write_pid_file(pid_file)
+    except OSError as error:
+        print(f"raftbed.nodes: {pid_file}: cannot be written: {error.strerror}.", file=sys.stderr)
+        return 1
     try:
         with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
             return runner.run(run(settings))

@@ -12,6 +12,7 @@ import msgspec
 
 from raftbed.nodes import problems
 from raftbed.nodes.raft import MembershipConfig, Raft, RaftMetrics
+from raftbed.nodes.requests import decode_body
 
 _T = TypeVar("_T")
 Answer = dict[str, Any]
@@ -71,7 +72,7 @@ class Admin:
         }
 
     async def _initialize(self, raw: bytes) -> Answer:
-        body = _decode(raw, InitializeBody)
+        body = decode_body(raw or b"{}", InitializeBody)
         addresses = {**self._peers, **body.addresses}
         unknown = sorted(set(body.members) - set(addresses))
         if unknown or self._raft.id not in body.members:
@@ -82,14 +83,14 @@ class Admin:
         return {"members": sorted(body.members)}
 
     async def _add_non_voter(self, raw: bytes) -> Answer:
-        body = _decode(raw, AddNonVoterBody)
+        body = decode_body(raw or b"{}", AddNonVoterBody)
         addresses = {} if body.address is None else {body.id: body.address}
         self._check_addresses([body.id], addresses)
         await self._done(self._raft.add_non_voter(body.id, self._address(body.id, addresses)), problems.of_change)
         return self._membership()
 
     async def _change_membership(self, raw: bytes) -> Answer:
-        body = _decode(raw, ChangeMembershipBody)
+        body = decode_body(raw or b"{}", ChangeMembershipBody)
         self._check_addresses(body.members, body.addresses)
         addresses = {node: self._address(node, body.addresses) for node in body.members}
         known = {node: address for node, address in addresses.items() if address is not None}
@@ -97,27 +98,27 @@ class Admin:
         return self._membership()
 
     async def _transfer(self, raw: bytes) -> Answer:
-        body = _decode(raw, TransferBody)
+        body = decode_body(raw or b"{}", TransferBody)
         await self._done(self._raft.transfer_leadership(body.target), problems.of_transfer)
         return {"node": self._raft.id, "leader": self._raft.metrics().current.current_leader}
 
     async def _snapshot(self, raw: bytes) -> Answer:
-        _decode(raw, EmptyBody)
+        decode_body(raw or b"{}", EmptyBody)
         snapshot = await self._done(self._raft.trigger_snapshot(), problems.of_snapshot)
         return {"id": snapshot.id, "index": snapshot.index, "term": snapshot.term, "size": snapshot.size}
 
     async def _elect(self, raw: bytes) -> Answer:
-        _decode(raw, EmptyBody)
+        decode_body(raw or b"{}", EmptyBody)
         self._raft.trigger_election()
         return {"node": self._raft.id}
 
     async def _heartbeat(self, raw: bytes) -> Answer:
-        _decode(raw, EmptyBody)
+        decode_body(raw or b"{}", EmptyBody)
         self._raft.trigger_heartbeat()
         return {"node": self._raft.id}
 
     async def _register(self, raw: bytes) -> Answer:
-        _decode(raw, EmptyBody)
+        decode_body(raw or b"{}", EmptyBody)
         written = await self._done(self._raft.client_write({"op": "register"}), problems.of_write)
         return {"client": written.data.value, "index": written.index, "term": written.term, "node": self._raft.id}
 
@@ -197,10 +198,3 @@ def is_address(text: str) -> bool:
     """It looks like host:port."""
     host, sign, port = text.rpartition(":")
     return bool(sign and host and port.isdecimal() and 0 < int(port) < 65536)
-
-
-def _decode(raw: bytes, kind: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(raw or b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise problems.bad_request(f"The body is not as it should be: {error}.") from error

@@ -28,8 +28,6 @@ from raftbed.nodes.raft import (
     WriteForwardToLeader,
 )
 
-MAX_DEPTH = 64
-
 
 @dataclass(eq=False)
 class Problem(Exception):
@@ -55,21 +53,6 @@ class Problem(Exception):
 def bad_request(message: str) -> Problem:
     """The request is malformed."""
     return Problem(400, "bad-request", message)
-
-
-def check_value(name: str, value: Any, depth: int = 1) -> None:
-    """Refuse a value that the log could not carry, before it gets there.
-
-    Raises:
-        Problem: it is nested too deeply, or has numbers that are too large.
-    """
-    if isinstance(value, (list, dict)):
-        if depth > MAX_DEPTH:
-            raise bad_request(f"{name}: is nested deeper than {MAX_DEPTH} levels.")
-        for item in value.values() if isinstance(value, dict) else value:
-            check_value(name, item, depth + 1)
-    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-        raise bad_request(f"{name}: holds a whole number beyond 64 bits; write it as a string.")
 
 
 def not_leader(node: str, leader: str | None, *, is_read: bool) -> Problem:
@@ -99,6 +82,18 @@ def of_write(node: str, error: Exception) -> Problem | None:
 def leadership_lost(node: str) -> Problem:
     """The write was appended, then its leader was deposed: it may still be committed."""
     return Problem(503, "leadership-lost", f"{node} was deposed; the write may or may not happen.", definite=False)
+
+
+def stale_serial(client: str | None, serial: int | None) -> Problem:
+    """The session has answered a later command: this one is not executed now, and may have been before."""
+    message = f"The session {client} has gone on beyond serial {serial}: it is not executed now, but may have been."
+    return Problem(409, "stale-serial", message, definite=False)
+
+
+def session_expired(client: str | None) -> Problem:
+    """Nobody remembers the session: the command is not executed now, and may have been before."""
+    message = f"The session {client} has expired, or never was; begin one with POST /sessions."
+    return Problem(409, "session-expired", message, definite=False)
 
 
 def of_read(node: str, error: Exception) -> Problem | None:

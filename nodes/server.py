@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from raftbed import __version__
 from raftbed.nodes import problems
@@ -34,35 +35,27 @@ from raftbed.nodes.raft import (
     VoteResponse,
 )
 from raftbed.nodes.raft.messages import Response
+from raftbed.nodes.requests import (
+    MAX_KEY,
+    TIMEOUT_HEADER,
+    CasBody,
+    PutBody,
+    check_key,
+    check_value,
+    decode_body,
+    session_of,
+    timeout_of,
+)
 from raftbed.nodes.state_machine import KeyValueStateMachine, Result
 
 CLUSTER_HEADER = "X-Raftbed-Cluster"
-TIMEOUT_HEADER = "X-Raftbed-Timeout"
+TARGET_HEADER = "X-Raftbed-Target"
 MAX_CLIENT_BODY = 1 << 20
 MAX_PEER_BODY = 64 << 20
-MAX_KEY = 1024
-_DEFAULT_TIMEOUT = 5.0
-_NO_TIMEOUT = ClientTimeout(total=None)
 _log = logging.getLogger("raftbed.nodes")
-_T = TypeVar("_T")
+_Message = TypeVar("_Message", AppendEntriesRequest, VoteRequest, InstallSnapshotRequest, TimeoutNowRequest)
+_NO_TIMEOUT = ClientTimeout(total=None)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class PutBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of a put."""
-
-    value: Any
-    client: str | None = None
-    serial: int | None = None
-
-
-class CasBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of a compare-and-set."""
-
-    old: Any
-    new: Any
-    client: str | None = None
-    serial: int | None = None
 
 
 class PeerNetwork:
@@ -70,7 +63,7 @@ class PeerNetwork:
 
     Parameters:
         cluster: name of the cluster, sent with every message.
-        peers: node id to "host:port".
+        peers: node id to "host:port"; may become more.
         timeout: seconds to wait for an answer.
     """
 
@@ -78,13 +71,13 @@ class PeerNetwork:
         self._peers = peers
         self._headers = {CLUSTER_HEADER: quote(cluster), "Content-Type": "application/msgpack"}
         self._session = ClientSession(connector=TCPConnector(limit=0), timeout=_NO_TIMEOUT)
+        self._timeout = ClientTimeout(total=timeout)
         self._reachable: dict[NodeId, bool] = {}
         self._encoder = msgspec.msgpack.Encoder()
         self._appended = msgspec.msgpack.Decoder(AppendEntriesResponse)
         self._voted = msgspec.msgpack.Decoder(VoteResponse)
         self._installed = msgspec.msgpack.Decoder(InstallSnapshotResponse)
         self._timed_out = msgspec.msgpack.Decoder(TimeoutNowResponse)
-        self._timeout = ClientTimeout(total=timeout)
 
     async def append_entries(self, target: NodeId, rpc: AppendEntriesRequest) -> AppendEntriesResponse:
         """Have `target` take entries or a heartbeat."""
@@ -118,7 +111,7 @@ class PeerNetwork:
             async with self._session.post(
                 f"http://{address}/raft/{method}",
                 data=self._encoder.encode(rpc),
-                headers=self._headers,
+                headers={**self._headers, TARGET_HEADER: quote(target)},
                 timeout=timeout or self._timeout,
             ) as response:
                 body = await response.read()
@@ -200,7 +193,14 @@ class Server:
         Raises:
             OSError: the address cannot be listened on.
         """
-        self._runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            self.application(),
+            access_log=None,
+            shutdown_timeout=1.0,
+            logger=_HttpLog(_log),
+            auto_decompress=False,  # nobody needs it, and a body is as large as it looks
+            max_line_size=4096 + 12 * MAX_KEY,  # a character is at most four bytes, each written as %XX
+        )
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, reuse_address=True).start()
         chosen: int = self._runner.addresses[0][1]
@@ -214,10 +214,7 @@ class Server:
     # -- peers ----------------------------------------------------------------------------------------------------
 
     async def _append_entries(self, request: web.Request) -> web.Response:
-        rpc = await self._peer_message(request, self._append)
-        if not rpc.is_well_formed():
-            raise problems.bad_request("Not a Raft message: its entries have a gap, or terms that cannot be.")
-        return self._peer_answer(await self._raft.append_entries(rpc))
+        return self._peer_answer(await self._raft.append_entries(await self._peer_message(request, self._append)))
 
     async def _take_vote(self, request: web.Request) -> web.Response:
         return self._peer_answer(await self._raft.vote(await self._peer_message(request, self._vote)))
@@ -226,60 +223,65 @@ class Server:
         return self._peer_answer(await self._raft.pre_vote(await self._peer_message(request, self._vote)))
 
     async def _take_snapshot(self, request: web.Request) -> web.Response:
-        rpc = await self._peer_message(request, self._install)
-        if not rpc.is_well_formed():
-            raise problems.bad_request("Not a Raft message: a piece that cannot be of its snapshot.")
-        return self._peer_answer(await self._raft.install_snapshot(rpc))
+        return self._peer_answer(await self._raft.install_snapshot(await self._peer_message(request, self._install)))
 
     async def _take_over(self, request: web.Request) -> web.Response:
         return self._peer_answer(await self._raft.timeout_now(await self._peer_message(request, self._over)))
 
-    async def _peer_message(self, request: web.Request, decoder: msgspec.msgpack.Decoder[_T]) -> _T:
+    async def _peer_message(self, request: web.Request, decoder: msgspec.msgpack.Decoder[_Message]) -> _Message:
         theirs = unquote(request.headers.get(CLUSTER_HEADER, ""))
         if theirs != self._cluster:
             raise Problem(403, "wrong-cluster", f"This node belongs to cluster {self._cluster!r}, not to {theirs!r}.")
+        target = unquote(request.headers.get(TARGET_HEADER, self._raft.id))
+        if target != self._raft.id:  # one node that answers for two would be counted twice
+            raise Problem(403, "wrong-node", f"This node is {self._raft.id}, not {target}: check the peers' addresses.")
         try:
-            return decoder.decode(await request.read())
+            message = decoder.decode(await _read(request, MAX_PEER_BODY))
         except msgspec.DecodeError as error:
             raise problems.bad_request(f"Not a Raft message: {error}.") from error
+        if not message.is_well_formed():
+            raise problems.bad_request("Not a Raft message: it has a gap, or terms that cannot be.")
+        return message
 
-    def _peer_answer(self, answer: Response) -> web.Response:
-        return web.Response(body=self._encode(answer), content_type="application/msgpack")
+    def _peer_answer(self, response: Response) -> web.Response:
+        return web.Response(body=self._encode(response), content_type="application/msgpack")
 
     # -- clients --------------------------------------------------------------------------------------------------
 
     async def _get(self, request: web.Request) -> web.Response:
-        key = _key(request)
+        key = check_key(request.match_info["key"])
         if request.query_string:
             raise problems.bad_request("A read takes no query.")
+        patience = timeout_of(request.headers.get(TIMEOUT_HEADER))
         try:
-            async with asyncio.timeout(_patience(request)):
+            async with asyncio.timeout(patience):
                 await self._raft.client_read()
         except Exception as error:
             raise problems.of_read(self._raft.id, error) or error from error
         return self._done(key, self._machine.read(key))
 
     async def _put(self, request: web.Request) -> web.Response:
-        key = _key(request)
-        body = await _body(request, PutBody)
-        problems.check_value("value", body.value)
+        key = check_key(request.match_info["key"])
+        body = decode_body(await _read(request, MAX_CLIENT_BODY), PutBody)
+        check_value("value", body.value)
         return await self._write(request, key, {"op": "put", "key": key, "value": body.value}, body)
 
     async def _cas(self, request: web.Request) -> web.Response:
-        key = _key(request)
-        body = await _body(request, CasBody)
-        problems.check_value("old", body.old)
-        problems.check_value("new", body.new)
+        key = check_key(request.match_info["key"])
+        body = decode_body(await _read(request, MAX_CLIENT_BODY), CasBody)
+        check_value("old", body.old)
+        check_value("new", body.new)
         return await self._write(request, key, {"op": "cas", "key": key, "old": body.old, "new": body.new}, body)
 
     async def _write(
         self, request: web.Request, key: str, command: dict[str, Any], body: PutBody | CasBody
     ) -> web.Response:
-        command.update(_session(body))
+        command.update(session_of(body))
+        patience = timeout_of(request.headers.get(TIMEOUT_HEADER))
         if self._raft.closing:
             raise Problem(503, "shutting-down", f"{self._raft.id} is shutting down.")
         try:
-            async with asyncio.timeout(_patience(request)):
+            async with asyncio.timeout(patience):
                 written = await self._raft.client_write(command)
         except Exception as error:
             raise problems.of_write(self._raft.id, error) or error from error
@@ -288,10 +290,8 @@ class Server:
             message = f"{key!r} does not hold the old value."
             raise Problem(409, "precondition-failed", message, extra=(("current", result.value),))
         if result.outcome != "done":
-            message = f"The session has gone on beyond serial {body.serial}: this command is not executed."
-            if result.outcome == "session-expired":
-                message = f"The session {body.client!r} has expired, or never was: begin one with POST /sessions."
-            raise Problem(409, result.outcome, message)
+            expired = result.outcome == "session-expired"
+            raise problems.session_expired(body.client) if expired else problems.stale_serial(body.client, body.serial)
         return self._done(key, result.value, index=written.index, term=written.term)
 
     def _done(self, key: str, value: Any, *, index: int | None = None, term: int | None = None) -> web.Response:
@@ -330,16 +330,14 @@ class Server:
         )
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return web.Response(
-            text=prometheus(self._raft.metrics().current, self._answers),
-            headers={"Content-Type": "text/plain; version=0.0.4"},
-        )
+        text = prometheus(self._raft.metrics().current, self._answers)
+        return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4"})
 
     def _operator(self, handle: Callable[[bytes], Awaitable[Any]]) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
-            raw = await _raw_body(request)
+            raw = await _read(request, MAX_CLIENT_BODY)
             try:
-                async with asyncio.timeout(_patience(request)):
+                async with asyncio.timeout(timeout_of(request.headers.get(TIMEOUT_HEADER))):
                     return _json(await handle(raw))
             except TimeoutError as error:
                 raise problems.of_change(self._raft.id, error) or error from error
@@ -361,7 +359,7 @@ class Server:
         except Exception as error:
             known = problems.of_read(self._raft.id, error)  # a peer's request met a node that shuts down
             if known is None:
-                _log.exception("%s %s failed", request.method, request.path)
+                _log.exception("%s %s failed", request.method, request.raw_path)
             response = self._refuse(
                 known or Problem(500, "internal", f"{type(error).__name__}: {error}", definite=False)
             )
@@ -394,50 +392,31 @@ def _reason(error: BaseException | None) -> str:
     return str(error) or type(error).__name__
 
 
-def _key(request: web.Request) -> str:
-    key = request.match_info["key"]
-    if len(key) > MAX_KEY:
-        raise problems.bad_request(f"The key has {len(key)} characters; at most {MAX_KEY} are allowed.")
-    return key
+async def _read(request: web.Request, limit: int) -> bytes:
+    """The whole body.
 
-
-def _patience(request: web.Request) -> float:
-    given = request.headers.get(TIMEOUT_HEADER)
-    if given is None:
-        return _DEFAULT_TIMEOUT
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= 3600:
-        raise problems.bad_request(f"{TIMEOUT_HEADER}: must be seconds, more than 0 and at most 3600.")
-    return seconds
-
-
-async def _raw_body(request: web.Request) -> bytes:
+    Raises:
+        Problem: it is larger than `limit`, or breaks off.
+    """
     raw = bytearray()
-    async for chunk in request.content.iter_chunked(1 << 16):
-        raw += chunk
-        if len(raw) > MAX_CLIENT_BODY:
-            raise Problem(413, "too-large", f"The body is larger than {MAX_CLIENT_BODY} bytes.")
+    try:
+        while chunk := await request.content.readany():
+            raw += chunk
+            if len(raw) > limit:
+                raise Problem(413, "too-large", f"The body is larger than {limit} bytes.")
+    except (ConnectionError, web.RequestPayloadError) as error:
+        raise problems.bad_request("The body broke off.") from error
     return bytes(raw)
 
 
-async def _body(request: web.Request, kind: type[_T]) -> _T:
-    raw = await _raw_body(request)
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise problems.bad_request(f"The body is not as it should be: {error}.") from error
+class _HttpLog(logging.LoggerAdapter[logging.Logger]):
+    """The HTTP library's log. What strangers send is a line; a traceback would look like a crash of the node."""
 
-
-def _session(body: PutBody | CasBody) -> dict[str, Any]:
-    if body.client is None and body.serial is None:
-        return {}
-    if body.client is None or body.serial is None:
-        raise problems.bad_request("client and serial: give both, or neither.")
-    if not 0 < len(body.client) <= 256:
-        raise problems.bad_request("client: must be a name of 1 to 256 characters.")
-    if not 1 <= body.serial < 1 << 63:
-        raise problems.bad_request("serial: must be a whole number of at least 1.")
-    return {"client": body.client, "serial": body.serial}
+    def exception(self, msg: object, *args: Any, **options: Any) -> None:
+        """Log an exception, with a traceback only if it is this side's."""
+        error = options.get("exc_info")
+        if isinstance(error, (HttpProcessingError, web.RequestPayloadError, ConnectionError)):
+            reason = str(getattr(error, "message", "") or error or type(error).__name__)
+            self.warning("a request could not be read: %s", reason.partition("\n")[0])
+        else:
+            super().exception(msg, *args, **options)

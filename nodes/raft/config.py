@@ -26,6 +26,9 @@ class LogsSinceLast:
         if not isinstance(entries, int) or isinstance(entries, bool) or entries < 1:
             raise ConfigError(f"snapshot_policy: must be a whole number of at least 1, not {self.entries!r}.")
 
+    def __str__(self) -> str:
+        return str(self.entries)
+
 
 @dataclass(frozen=True, slots=True)
 class Config:

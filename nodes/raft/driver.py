@@ -56,6 +56,7 @@ class MetricsWatch:
     def __init__(self, initial: RaftMetrics) -> None:
         self._current = initial
         self._change: asyncio.Event | None = None  # exists while someone waits
+        self._closed = False
 
     @property
     def current(self) -> RaftMetrics:
@@ -69,14 +70,28 @@ class MetricsWatch:
             self._change = None
         self._current = metrics
 
+    def close(self) -> None:
+        """Nothing will change any more."""
+        self._closed = True
+
     async def changed(self) -> RaftMetrics:
-        """Wait for a change and return the metrics then."""
+        """Wait for a change and return the metrics then.
+
+        Raises:
+            ShuttingDown: the node has shut down: there will be none.
+        """
+        if self._closed:
+            raise ShuttingDown
         self._change = self._change or asyncio.Event()
         await self._change.wait()
         return self._current
 
     async def wait_for(self, condition: Callable[[RaftMetrics], bool]) -> RaftMetrics:
-        """Wait until `condition` holds of the metrics, which may be at once."""
+        """Wait until `condition` holds of the metrics, which may be at once.
+
+        Raises:
+            ShuttingDown: the node has shut down, and it does not hold.
+        """
         while not condition(self._current):
             await self.changed()
         return self._current
@@ -374,6 +389,7 @@ class Driver:
             self.watch.publish(replace(core.metrics(), current_leader=None))
         else:
             self.watch.publish(RaftMetrics(self._node, State.SHUTDOWN))
+        self.watch.close()
         for token in list(self._asked):
             self._settle(token, ShuttingDown())
         self._snapshots.end(self._close_storage)

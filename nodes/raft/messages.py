@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 NodeId = str
+MOST = (1 << 62) - 1
+"""The greatest term or index that is taken from a peer: room to count on, within what a disk record can hold."""
 
 
 class MembershipConfig(msgspec.Struct, frozen=True, array_like=True):
@@ -143,11 +145,15 @@ class AppendEntriesRequest(msgspec.Struct, frozen=True, array_like=True):
     def is_well_formed(self) -> bool:
         """Its entries follow `prev_log_index` without a gap, and no term is older than the one before, or too new."""
         before, term = self.prev_log_index, self.prev_log_term
+        if not (1 <= self.term <= MOST and 0 <= before <= MOST and 0 <= self.leader_commit <= MOST):
+            return False
+        if not 0 <= term <= self.term or (term == 0) != (before == 0):
+            return False
         for entry in self.entries:
-            if entry.index != before + 1 or not term <= entry.term <= self.term:
+            if entry.index != before + 1 or not max(term, 1) <= entry.term <= self.term:
                 return False
             before, term = entry.index, entry.term
-        return self.prev_log_index >= 0 and self.leader_commit >= 0
+        return True
 
 
 class ConflictHint(msgspec.Struct, frozen=True, array_like=True):
@@ -194,6 +200,16 @@ class VoteRequest(msgspec.Struct, frozen=True, array_like=True):
     last_log_index: int
     last_log_term: int
     leadership_transfer: bool = False
+
+    def is_well_formed(self) -> bool:
+        """Its numbers can be those of a node."""
+        log_is_empty = self.last_log_index == 0
+        return (
+            1 <= self.term <= MOST
+            and 0 <= self.last_log_index <= MOST
+            and 0 <= self.last_log_term <= self.term
+            and (self.last_log_term == 0) == log_is_empty
+        )
 
 
 class VoteResponse(msgspec.Struct, frozen=True, array_like=True):
@@ -305,6 +321,10 @@ class TimeoutNowRequest(msgspec.Struct, frozen=True, array_like=True):
 
     term: int
     leader_id: NodeId
+
+    def is_well_formed(self) -> bool:
+        """The term can be."""
+        return self.term > 0
 
 
 class TimeoutNowResponse(msgspec.Struct, frozen=True, array_like=True):

@@ -296,9 +296,9 @@ class DiskLogStore:
         raise StorageError(self._broken)
 
 
-_REMEDY = "Restore it from another node: stop this one, move its data directory away, and let it be brought up anew."
-
-
+# An empty directory in its place would be worse: a node that forgot what it voted for and what it acknowledged can help
+# a majority to lose what was committed.
+_REMEDY = "This node must not go on with what is left: remove it from the cluster, and add a new one under a new name."
 _SEGMENT_NAME = re.compile(r"[0-9]{8}\.log")
 
 

@@ -22,7 +22,7 @@ from raftbed.nodes.raft import (
     VoteResponse,
 )
 from raftbed.nodes.raft.core import Core
-from raftbed.nodes.raft.events import Durable, Elect, Persist, Received, Respond
+from raftbed.nodes.raft.events import Answered, Durable, Elect, Persist, Received, Respond, Send
 
 THREE = MembershipConfig(("n1", "n2", "n3"))
 
@@ -210,6 +210,19 @@ def test_votes_of_an_earlier_election_do_not_count():
     assert cluster.leader() is None
     cluster.delay = (1 * MS, 2 * MS)
     cluster.run_until(cluster.leader)
+
+
+def test_joint_election_two_majorities():
+    """During a change of membership a candidate needs a majority of the old voters and one of the new ones."""
+    joint = MembershipConfig(("n1", "n2", "n3"), ("n3", "n4", "n5"))
+    core = started(entries=log(1, members=joint), term=1, pre_vote=False)
+    core.tick(core.deadline)
+    asked = {effect.to: effect for effect in core.ready().effects if isinstance(effect, Send)}
+    assert set(asked) == {"n2", "n3", "n4", "n5"}
+    core.step(Durable(), core.now)
+    for voter, state in [("n2", State.CANDIDATE), ("n4", State.CANDIDATE), ("n5", State.LEADER)]:
+        core.step(Answered(asked[voter], VoteResponse(2, vote_granted=True)), core.now)
+        assert core.state is state
 
 
 # -- PreVote ----------------------------------------------------------------------------------------------------------

@@ -407,3 +407,15 @@ async def test_whoever_watches_sees_the_shutdown():
         await asyncio.sleep(0)
         await nodes["n1"].shutdown()
         assert (await seen).id == "n1"
+
+
+async def test_nobody_waits_for_what_will_never_be():
+    async with Nodes(1) as nodes:
+        watch = nodes["n1"].metrics()
+        waiting = asyncio.ensure_future(watch.wait_for(lambda metrics: metrics.state is State.LEADER))
+        await asyncio.sleep(0)
+        await nodes["n1"].shutdown()
+        with pytest.raises(ShuttingDown):
+            await waiting
+        with pytest.raises(ShuttingDown):
+            await watch.changed()

@@ -138,6 +138,21 @@ def test_a_committed_entry_is_never_cut_off():
         append(core, 2, (1, 1), entry(2, 2))
 
 
+def test_config_on_append():
+    """A membership is in force as soon as it is in the log, committed or not."""
+    core = follower(1)
+    four = MembershipConfig(("n1", "n2", "n3", "n4"))
+    append(core, 1, (1, 1), Entry(2, 1, ConfigChange(four)))
+    assert (core.membership, core.commit_index) == (four, 0)
+
+
+def test_config_rollback_on_truncate():
+    core = follower(1)
+    append(core, 1, (1, 1), Entry(2, 1, ConfigChange(MembershipConfig(("n1", "n2", "n3", "n4")))))
+    append(core, 2, (1, 1), entry(2, 2))
+    assert core.membership == THREE
+
+
 # -- as a leader ------------------------------------------------------------------------------------------------------
 
 
