@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from raftbed import __version__
+from raftbed.nodes import operate
 from raftbed.nodes.raft import Config, ConfigError
 
 
@@ -106,12 +107,13 @@ def split_address(name: str, address: str) -> tuple[str, int]:
     """
     host, sign, port = address.rpartition(":")
     if not sign or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise SettingsError(f"{name}: {address!r} is not an address such as 127.0.0.1:8401.")
-    return host, int(port)
+        raise SettingsError(f"{name}: {address!r} is not an address such as 127.0.0.1:8401 or [::1]:8401.")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 async def run(settings: NodeSettings) -> int:
     """Run the node until it is told to stop (SIGTERM, SIGINT) or its storage fails; returns the exit status."""
+    from raftbed.nodes.admin import learner_of_addresses
     from raftbed.nodes.peers import PeerNetwork
     from raftbed.nodes.raft import Raft, RaftError
     from raftbed.nodes.server import Server
@@ -122,10 +124,16 @@ async def run(settings: NodeSettings) -> int:
     log = logging.getLogger("raftbed.nodes")
     config = Config.from_mapping(settings.cluster, settings.raft)
     host, port = split_address("listen", settings.listen)
+    try:
+        tracer = TraceFile(Path(settings.trace), settings.id) if settings.trace else None
+    except OSError as error:
+        log.error("cannot write the trace %s: %s", settings.trace, error.strerror)
+        return 1
     machine = KeyValueStateMachine()
     network = PeerNetwork(settings.cluster, settings.peers, timeout=config.election_timeout_min / 1000)
-    tracer = TraceFile(Path(settings.trace), settings.id) if settings.trace else None
-    raft = Raft(settings.id, config, network, open_storage(Path(settings.data), machine), tracer=tracer)
+    learn = learner_of_addresses(settings.peers)  # shared by all that look for an address
+    storage = open_storage(Path(settings.data), machine)
+    raft = Raft(settings.id, config, network, storage, tracer=tracer, on_membership=learn)
     server = Server(raft, machine, cluster=settings.cluster, peers=settings.peers, bug=settings.bug)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -180,16 +188,23 @@ def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in operate.COMMANDS:
+        return operate.main(arguments)
     try:
-        settings = parse(argv)
+        settings = parse(arguments)
         Config.from_mapping(settings.cluster, settings.raft)
     except (SettingsError, ConfigError) as error:
         print(f"raftbed.nodes: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     pid_file = Path(settings.pid_file) if settings.pid_file else None
-    if pid_file is not None:
-        write_pid_file(pid_file)
+    try:
+        if pid_file is not None:
+            write_pid_file(pid_file)
+    except OSError as error:
+        print(f"raftbed.nodes: {pid_file}: cannot be written: {error.strerror}.", file=sys.stderr)
+        return 1
     try:
         with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
             return runner.run(run(settings))

@@ -17,8 +17,12 @@ import msgspec
 from raftbed.nodes.raft import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
     NodeId,
     RaftNetworkError,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
     VoteRequest,
     VoteResponse,
 )
@@ -31,6 +35,7 @@ from raftbed.nodes.wire import (
     OK,
     REFUSED,
     STREAM_PATH,
+    TARGET_HEADER,
     UPGRADE,
     Frames,
     NotARaftMessage,
@@ -141,7 +146,8 @@ class Connection(asyncio.Protocol):
         host: of the peer.
         port: of it.
         head: the HTTP request that begins it.
-        patience: seconds that an answer may take.
+        patience: seconds that an answer may take; None: whoever asks says when it has had enough, by cancelling, and
+            the connection is given up with it.
         lost: called with the reason, once, when it is lost or given up.
         opened: called when the peer has agreed.
     """
@@ -151,7 +157,7 @@ class Connection(asyncio.Protocol):
         host: str,
         port: int,
         head: bytes,
-        patience: float,
+        patience: float | None,
         lost: Callable[[Connection, Exception], None],
         opened: Callable[[], None],
     ) -> None:
@@ -186,7 +192,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
         else:
             self._early.append(data)
-        if self._timer is None:
+        if self._patience is None:
+            answer.add_done_callback(self._give_up_if_cancelled)
+        elif self._timer is None:
             self._timer = self._loop.call_later(self._patience, self._look)
         return answer
 
@@ -205,6 +213,10 @@ class Connection(asyncio.Protocol):
             _fail(answer, error)
         self._lost(self, error)
 
+    def _give_up_if_cancelled(self, answer: asyncio.Future[Any]) -> None:
+        if answer.cancelled():
+            self.give_up(TimeoutError("no answer in time"))
+
     async def _connect(self, host: str, port: int) -> None:
         try:
             await self._loop.create_connection(lambda: self, host, port)
@@ -215,6 +227,7 @@ class Connection(asyncio.Protocol):
         """Fail what has waited too long, and give up a connection that has been silent for as long."""
         self._timer = None
         now = self._loop.time()
+        assert self._patience is not None
         while self._waiting:
             number = next(iter(self._waiting))
             answer, _, since = self._waiting[number]
@@ -289,7 +302,7 @@ class PeerNetwork:
 
     Parameters:
         cluster: name of the cluster; a peer of another refuses.
-        peers: node id to "host:port".
+        peers: node id to "host:port"; may become more.
         timeout: seconds that an answer may take.
     """
 
@@ -297,7 +310,7 @@ class PeerNetwork:
         self._cluster = cluster
         self._peers = peers
         self._timeout = timeout
-        self._connections: dict[NodeId, Connection] = {}
+        self._connections: dict[tuple[NodeId, bool], Connection] = {}
         self._reachable: dict[NodeId, bool] = {}
         self._closed = False
         self._encoded: tuple[Any, bytes] = (None, b"")
@@ -314,37 +327,48 @@ class PeerNetwork:
         """Ask `target` for the promise of its vote."""
         return self._ask(target, "pre_vote", rpc)
 
+    def install_snapshot(self, target: NodeId, rpc: InstallSnapshotRequest) -> asyncio.Future[InstallSnapshotResponse]:
+        """Have `target` take a piece of a snapshot, on a connection of its own: no heartbeat stands behind it."""
+        return self._ask(target, "install_snapshot", rpc, in_bulk=True)
+
+    def timeout_now(self, target: NodeId, rpc: TimeoutNowRequest) -> asyncio.Future[TimeoutNowResponse]:
+        """Have `target` stand for election."""
+        return self._ask(target, "timeout_now", rpc)
+
     async def close(self) -> None:
         """Close all connections."""
         self._closed = True
         for connection in list(self._connections.values()):
             connection.give_up(RaftNetworkError("this node shuts down"))
 
-    def _ask(self, target: NodeId, method: Method, rpc: Request) -> asyncio.Future[Any]:
-        connection = self._connections.get(target) or self._connect(target)
+    def _ask(self, target: NodeId, method: Method, rpc: Request, *, in_bulk: bool = False) -> asyncio.Future[Any]:
+        connection = self._connections.get((target, in_bulk)) or self._connect(target, in_bulk)
+        if in_bulk:
+            return connection.ask(NUMBERS[method], encode(rpc))
         if self._encoded[0] != rpc:  # the same often goes to several peers, one after the other
             self._encoded = (rpc, encode(rpc))
         return connection.ask(NUMBERS[method], self._encoded[1])
 
-    def _connect(self, target: NodeId) -> Connection:
+    def _connect(self, target: NodeId, in_bulk: bool) -> Connection:
         address = self._peers.get(target)
         if address is None or self._closed:
             raise RaftNetworkError(f"no address is known of {target}" if address is None else "this node shuts down")
         host, _, port = address.rpartition(":")
         head = (
             f"GET {STREAM_PATH} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n"
-            f"{CLUSTER_HEADER}: {quote(self._cluster)}\r\n\r\n"
+            f"{CLUSTER_HEADER}: {quote(self._cluster)}\r\n{TARGET_HEADER}: {quote(target)}\r\n\r\n"
         )
 
         def lost(connection: Connection, error: Exception) -> None:
-            if self._connections.get(target) is connection:
-                del self._connections[target]
+            if self._connections.get((target, in_bulk)) is connection:
+                del self._connections[target, in_bulk]
             self._note(target, False, error)
 
+        patience = None if in_bulk else self._timeout
         connection = Connection(
-            host.strip("[]"), int(port), head.encode(), self._timeout, lost, lambda: self._note(target, True, None)
+            host.strip("[]"), int(port), head.encode(), patience, lost, lambda: self._note(target, True, None)
         )
-        self._connections[target] = connection
+        self._connections[target, in_bulk] = connection
         return connection
 
     def _note(self, target: NodeId, reachable: bool, error: Exception | None) -> None:

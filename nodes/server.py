@@ -6,20 +6,25 @@ objects, which together cost more than a replicated write does (docs/benchmarks.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 
 from raftbed.nodes.peers import PeerStream
 from raftbed.nodes.problems import Problem, bad_request
 from raftbed.nodes.raft import NodeId, Raft
+from raftbed.nodes.requests import MAX_KEY
 from raftbed.nodes.service import Answer, Query, Service
 from raftbed.nodes.state_machine import KeyValueStateMachine
 from raftbed.nodes.wire import STREAM_PATH, UPGRADE
 
 _LARGE = 1 << 16
+_log = logging.getLogger("raftbed.nodes")
 _FIELDS = "Content-Type: %b\r\nContent-Length: %d\r\n%b\r\n"
 _HEADS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n{_FIELDS}".encode() for status in HTTPStatus}
 
@@ -55,7 +60,13 @@ class Server:
         Raises:
             OSError: the address cannot be listened on.
         """
-        server = web.Server(self._handle, access_log=None)
+        server = web.Server(
+            self._handle,
+            access_log=None,
+            logger=_HttpLog(_log),
+            auto_decompress=False,  # nobody needs it, and a body is as large as it looks
+            max_line_size=4096 + 12 * MAX_KEY,  # a character is at most four bytes, each written as %XX
+        )
         self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, reuse_address=True).start()
@@ -81,7 +92,7 @@ class Server:
     async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
         """Let a peer go on with frames instead of HTTP; returns when its connection is gone."""
         try:
-            self._service.check_cluster(request.headers)
+            self._service.check_peer(request.headers)
             if request.headers.get("Upgrade", "").lower() != UPGRADE:
                 raise bad_request(f"{STREAM_PATH} is for peers, which ask for an upgrade to {UPGRADE}.")
         except Problem as problem:
@@ -162,9 +173,22 @@ async def _body(request: web.BaseRequest, limit: int) -> bytes:
         try:
             while (chunk := await content.readany()) and len(parts) <= limit:
                 parts += chunk
-        except web.RequestPayloadError as error:
-            raise bad_request(f"The body cannot be read: {error}.") from error
+        except (ConnectionError, web.RequestPayloadError) as error:
+            raise bad_request("The body broke off.") from error
         body = bytes(parts)
     if len(body) > limit:
         raise Problem(413, "too-large", f"The body is larger than {limit} bytes.")
     return body
+
+
+class _HttpLog(logging.LoggerAdapter[logging.Logger]):
+    """The HTTP library's log. What strangers send is a line; a traceback would look like a crash of the node."""
+
+    def exception(self, msg: object, *args: Any, **options: Any) -> None:
+        """Log an exception, with a traceback only if it is this side's."""
+        error = options.get("exc_info")
+        if isinstance(error, (HttpProcessingError, web.RequestPayloadError, ConnectionError)):
+            reason = str(getattr(error, "message", "") or error or type(error).__name__)
+            self.warning("a request could not be read: %s", reason.partition("\n")[0])
+        else:
+            super().exception(msg, *args, **options)

@@ -18,17 +18,33 @@ import msgspec
 
 from raftbed import __version__
 from raftbed.nodes import problems
+from raftbed.nodes.admin import Admin, details, membership_answer, prometheus
 from raftbed.nodes.problems import Problem
 from raftbed.nodes.raft import NodeId, Raft
+from raftbed.nodes.requests import (
+    TIMEOUT_HEADER,
+    CasBody,
+    PutBody,
+    check_key,
+    check_value,
+    decode_body,
+    session_of,
+    timeout_of,
+)
 from raftbed.nodes.state_machine import KeyValueStateMachine, Result
-from raftbed.nodes.wire import CLUSTER_HEADER, MAX_MESSAGE, NUMBERS, NotARaftMessage, decode_request, encode
+from raftbed.nodes.wire import (
+    CLUSTER_HEADER,
+    MAX_MESSAGE,
+    NUMBERS,
+    TARGET_HEADER,
+    NotARaftMessage,
+    decode_request,
+    encode,
+)
 
-TIMEOUT_HEADER = "X-Raftbed-Timeout"
 MAX_CLIENT_BODY = 1 << 20
-MAX_KEY = 1024
-MAX_DEPTH = 64
+MAX_PEER_BODY = MAX_MESSAGE
 JSON, MSGPACK, TEXT = "application/json", "application/msgpack", "text/plain; version=0.0.4"
-_DEFAULT_TIMEOUT = 5.0
 _log = logging.getLogger("raftbed.nodes")
 _T = TypeVar("_T")
 
@@ -67,36 +83,13 @@ class Route:
         name: for the metrics.
         method: the only one that is allowed.
         call: takes the query, the key where there is one, and the body.
-        max_body: bytes.
+        is_for_peers: its body may be larger.
     """
 
     name: str
     method: str
     call: Callable[[Query, str, bytes], Awaitable[Answer]]
-    max_body: int = MAX_CLIENT_BODY
-
-
-class PutBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of a put."""
-
-    value: Any
-    client: str | None = None
-    serial: int | None = None
-
-
-class CasBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of a compare-and-set."""
-
-    old: Any
-    new: Any
-    client: str | None = None
-    serial: int | None = None
-
-
-class InitializeBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of an initialization."""
-
-    members: list[str]
+    is_for_peers: bool = False
 
 
 class Done(msgspec.Struct):
@@ -109,9 +102,6 @@ class Done(msgspec.Struct):
     node: str
 
 
-_PUT = msgspec.json.Decoder(PutBody)
-_CAS = msgspec.json.Decoder(CasBody)
-_INITIALIZE = msgspec.json.Decoder(InitializeBody)
 _encode_json = msgspec.json.Encoder().encode
 
 
@@ -136,6 +126,7 @@ class Service:
         self._bug = bug
         self._started = time.monotonic()
         self._answers: Counter[tuple[str, int]] = Counter()
+        self._admin = Admin(raft, peers)
         self._get_route = Route("/kv/{key}", "GET", self._get)
         self._key_routes = {
             "put": Route("/kv/{key}/put", "POST", self._put),
@@ -144,11 +135,12 @@ class Service:
         self._routes = {
             "/status": Route("/status", "GET", self._status),
             "/metrics": Route("/metrics", "GET", self._metrics),
-            "/admin/initialize": Route("/admin/initialize", "POST", self._initialize),
         }
+        for path in self._admin.posts:
+            self._routes[path] = Route(path, "POST", self._operate)
         for method in NUMBERS:
             path = f"/raft/{method}"
-            self._routes[path] = Route(path, "POST", self._take_from_peer, MAX_MESSAGE)
+            self._routes[path] = Route(path, "POST", self._take_from_peer, is_for_peers=True)
 
     # -- every request ------------------------------------------------------------------------------------------------
 
@@ -161,7 +153,8 @@ class Service:
             if query.method != route.method and not (query.method == "HEAD" and route.method == "GET"):
                 what = f"{query.method} {query.path}: Method Not Allowed."
                 raise Problem(405, "method-not-allowed", what)
-            body = b"" if route.method == "GET" else await read_body(route.max_body)
+            limit = MAX_PEER_BODY if route.is_for_peers else MAX_CLIENT_BODY
+            body = b"" if route.method == "GET" else await read_body(limit)
             answer = await route.call(query, key, body)
         except Problem as problem:
             answer = self.refusal(problem)
@@ -186,8 +179,8 @@ class Service:
         }
         return Answer(problem.status, _encode_json(answer))
 
-    def check_cluster(self, headers: Mapping[str, str]) -> None:
-        """Refuse a peer of another cluster.
+    def check_peer(self, headers: Mapping[str, str]) -> None:
+        """Refuse a peer of another cluster, and one that takes this node for another.
 
         Raises:
             Problem: it is one.
@@ -195,6 +188,9 @@ class Service:
         theirs = unquote(headers.get(CLUSTER_HEADER, ""))
         if theirs != self._cluster:
             raise Problem(403, "wrong-cluster", f"This node belongs to cluster {self._cluster!r}, not to {theirs!r}.")
+        target = unquote(headers.get(TARGET_HEADER, self._raft.id))
+        if target != self._raft.id:  # one node that answers for two would be counted twice
+            raise Problem(403, "wrong-node", f"This node is {self._raft.id}, not {target}: check the peers' addresses.")
 
     def _route(self, query: Query) -> tuple[Route, str]:
         route: Route | None
@@ -224,20 +220,20 @@ class Service:
 
     async def _put(self, query: Query, quoted: str, body: bytes) -> Answer:
         key = _key(quoted)
-        put = _decode(_PUT, body)
-        _check_value("value", put.value)
+        put = decode_body(body, PutBody)
+        check_value("value", put.value)
         return await self._write(query, key, {"op": "put", "key": key, "value": put.value}, put)
 
     async def _cas(self, query: Query, quoted: str, body: bytes) -> Answer:
         key = _key(quoted)
-        cas = _decode(_CAS, body)
-        _check_value("old", cas.old)
-        _check_value("new", cas.new)
+        cas = decode_body(body, CasBody)
+        check_value("old", cas.old)
+        check_value("new", cas.new)
         return await self._write(query, key, {"op": "cas", "key": key, "old": cas.old, "new": cas.new}, cas)
 
     async def _write(self, query: Query, key: str, command: dict[str, Any], body: PutBody | CasBody) -> Answer:
         if body.client is not None or body.serial is not None:
-            command.update(_session(body))
+            command.update(session_of(body))
         patience = _patience(query)
         if self._raft.closing:
             raise Problem(503, "shutting-down", f"{self._raft.id} is shutting down.")
@@ -250,14 +246,14 @@ class Service:
             message = f"{key!r} does not hold the old value."
             raise Problem(409, "precondition-failed", message, extra=(("current", result.value),))
         if result.outcome != "done":
-            message = f"The session has gone on beyond serial {body.serial}: this command is not executed."
-            raise Problem(409, result.outcome, message)
+            expired = result.outcome == "session-expired"
+            raise problems.session_expired(body.client) if expired else problems.stale_serial(body.client, body.serial)
         return Answer(200, _encode_json(Done(key, result.value, written.index, written.term, self._raft.id)))
 
     # -- peers that speak plain HTTP; ordinarily they speak over streams ----------------------------------------------
 
     async def _take_from_peer(self, query: Query, _key: str, body: bytes) -> Answer:
-        self.check_cluster(query.headers)
+        self.check_peer(query.headers)
         try:
             method, request = decode_request(NUMBERS[query.path.rpartition("/")[2]], body)
         except NotARaftMessage as error:
@@ -279,10 +275,8 @@ class Service:
             "last_log_index": metrics.last_log_index,
             "commit_index": metrics.commit_index,
             "last_applied": metrics.last_applied,
-            "membership": {
-                "members": metrics.membership_config.members,
-                "members_after_consensus": metrics.membership_config.members_after_consensus,
-            },
+            "membership": membership_answer(metrics.membership_config),
+            **details(self._raft),
             "version": __version__,
             "bug": self._bug,
             "uptime": round(time.monotonic() - self._started, 3),
@@ -290,33 +284,14 @@ class Service:
         return Answer(200, _encode_json(status))
 
     async def _metrics(self, query: Query, _key: str, body: bytes) -> Answer:
-        metrics = self._raft.metrics().current
-        gauges = {
-            "raft_term": metrics.current_term,
-            "raft_is_leader": int(metrics.state == "leader"),
-            "raft_last_log_index": metrics.last_log_index,
-            "raft_commit_index": metrics.commit_index,
-            "raft_last_applied": metrics.last_applied,
-        }
-        lines = [line for name, value in gauges.items() for line in (f"# TYPE {name} gauge", f"{name} {value}")]
-        lines.append("# TYPE raftbed_http_responses_total counter")
-        lines += [
-            f'raftbed_http_responses_total{{route="{route}",status="{status}"}} {count}'
-            for (route, status), count in sorted(self._answers.items())
-        ]
-        return Answer(200, ("\n".join(lines) + "\n").encode(), TEXT)
+        return Answer(200, prometheus(self._raft.metrics().current, self._answers).encode(), TEXT)
 
-    async def _initialize(self, query: Query, _key: str, body: bytes) -> Answer:
-        members = _decode(_INITIALIZE, body).members
-        unknown = sorted(set(members) - set(self._peers))
-        if unknown or self._raft.id not in members:
-            what = f"{', '.join(unknown)} has no address here" if unknown else f"{self._raft.id} is not among them"
-            raise problems.bad_request(f"members: {what}.")
+    async def _operate(self, query: Query, _key: str, body: bytes) -> Answer:
         try:
-            await self._raft.initialize(set(members))
-        except Exception as error:
-            raise problems.of_initialize(self._raft.id, error) or error from error
-        return Answer(200, _encode_json({"members": sorted(members)}))
+            async with asyncio.timeout(_patience(query)):
+                return Answer(200, _encode_json(await self._admin.posts[query.path](body)))
+        except TimeoutError as error:
+            raise problems.of_change(self._raft.id, error) or error from error
 
 
 async def _within(seconds: float, future: asyncio.Future[_T]) -> _T:
@@ -340,47 +315,8 @@ def _key(quoted: str) -> str:
             key = unquote(quoted, errors="strict")
         except UnicodeDecodeError as error:
             raise problems.bad_request("The key is not UTF-8.") from error
-    if len(key) > MAX_KEY:
-        raise problems.bad_request(f"The key has {len(key)} characters; at most {MAX_KEY} are allowed.")
-    return key
+    return check_key(key)
 
 
 def _patience(query: Query) -> float:
-    given = query.headers.get(TIMEOUT_HEADER)
-    if given is None:
-        return _DEFAULT_TIMEOUT
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= 3600:
-        raise problems.bad_request(f"{TIMEOUT_HEADER}: must be seconds, more than 0 and at most 3600.")
-    return seconds
-
-
-def _decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise problems.bad_request(f"The body is not as it should be: {error}.") from error
-
-
-def _check_value(name: str, value: Any, depth: int = 1) -> None:
-    """Refuse what the log could not carry, before it gets there."""
-    if isinstance(value, (list, dict)):
-        if depth > MAX_DEPTH:
-            raise problems.bad_request(f"{name}: is nested deeper than {MAX_DEPTH} levels.")
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_value(name, item, depth + 1)
-    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-        raise problems.bad_request(f"{name}: holds a whole number beyond 64 bits; write it as a string.")
-
-
-def _session(body: PutBody | CasBody) -> dict[str, Any]:
-    if body.client is None or body.serial is None:
-        raise problems.bad_request("client and serial: give both, or neither.")
-    if not 0 < len(body.client) <= 256:
-        raise problems.bad_request("client: must be a name of 1 to 256 characters.")
-    if not 1 <= body.serial < 1 << 63:
-        raise problems.bad_request("serial: must be a whole number of at least 1.")
-    return {"client": body.client, "serial": body.serial}
+    return timeout_of(query.headers.get(TIMEOUT_HEADER))

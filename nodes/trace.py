@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -58,7 +59,8 @@ class TraceFile:
         if self._failed:
             return
         try:
-            os.write(self._fd, lines)
+            if os.write(self._fd, lines) < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # else the next line would go on in this one
         except OSError as error:
             self._failed = True
             logging.getLogger("raftbed.nodes").warning("the trace is given up: %s", error.strerror)

@@ -5,6 +5,7 @@
     GET /raft/stream HTTP/1.1          the peer's answer: 101 Switching Protocols, or an ordinary HTTP answer that says
     Upgrade: raftbed-raft              why not (another cluster, say)
     X-Raftbed-Cluster: NAME
+    X-Raftbed-Target: NODE
 
     request  = length u32 | number u32 | method u8 | message       length counts what follows it; integers are
     answer   = length u32 | number u32 | status u8 | message       little-endian, messages are msgpack
@@ -21,10 +22,20 @@ from typing import Any
 
 import msgspec
 
-from raftbed.nodes.raft import AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse
+from raftbed.nodes.raft import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
+    VoteRequest,
+    VoteResponse,
+)
 from raftbed.nodes.raft.events import Method
 
 CLUSTER_HEADER = "X-Raftbed-Cluster"
+TARGET_HEADER = "X-Raftbed-Target"
 UPGRADE = "raftbed-raft"
 STREAM_PATH = "/raft/stream"
 MAX_MESSAGE = 64 << 20
@@ -36,6 +47,8 @@ METHODS: tuple[tuple[Method, type[Any], type[Any]], ...] = (
     ("append_entries", AppendEntriesRequest, AppendEntriesResponse),
     ("vote", VoteRequest, VoteResponse),
     ("pre_vote", VoteRequest, VoteResponse),
+    ("install_snapshot", InstallSnapshotRequest, InstallSnapshotResponse),
+    ("timeout_now", TimeoutNowRequest, TimeoutNowResponse),
 )
 """Every method with its request and its answer. The place in this table is the number on the wire."""
 NUMBERS: dict[str, int] = {name: number for number, (name, _, _) in enumerate(METHODS)}
@@ -60,8 +73,8 @@ def decode_request(number: int, data: bytes | memoryview) -> tuple[Method, Any]:
         request = _REQUESTS[number].decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotARaftMessage(f"Not a Raft message: {error}.") from error
-    if isinstance(request, AppendEntriesRequest) and not request.is_well_formed():
-        raise NotARaftMessage("Not a Raft message: its entries have a gap, or terms that cannot be.")
+    if not request.is_well_formed():
+        raise NotARaftMessage("Not a Raft message: it has a gap, or terms that cannot be.")
     return METHODS[number][0], request
 
 

@@ -32,9 +32,13 @@ def check_path(path: Path, *, model: str | None, limits: Limits) -> Results:
         HistoryError: it is not a history.
         StoreError: it is a directory, but not of a run.
     """
-    if path.is_dir():
+    try:
+        is_directory, exists = path.is_dir(), path.exists()
+    except OSError as error:  # below a directory that is closed to us
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    if is_directory:
         return check_run(RunDirectory(path.resolve()), model=model, limits=limits)
-    if not path.exists():
+    if not exists:
         raise UsageError(f"{path}: there is no such file.", remedy="Name a history (.jsonl) or a run directory.")
     from raftbed.analysis.linearizability import check_limited
 

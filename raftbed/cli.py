@@ -5,8 +5,10 @@ Commands import what they need when they run, so that ``raftbed --help`` answers
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +31,29 @@ if TYPE_CHECKING:
 
 _EXIT = {"valid": EXIT_VALID, "invalid": EXIT_INVALID, "unknown": EXIT_UNKNOWN}
 _STORE = click.option(
-    "--store", type=click.Path(path_type=Path), default=Path("store"), show_default=True, help="Where runs are kept."
+    "--store",
+    type=click.Path(path_type=Path, readable=False),
+    default=Path("store"),
+    show_default=True,
+    help="Where runs are kept.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")
+_KINDS = ("tests", "workloads", "faults", "bugs", "hosts", "systems", "runs")
 _TIME = click.option(
-    "--check-time-limit", type=float, default=60.0, show_default=True, metavar="SECONDS", help="For all checks."
+    "--check-time-limit",
+    type=click.FloatRange(0.1, 1e6),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="What the check of linearizability may take.",
 )
 _MEMORY = click.option(
-    "--check-memory-limit", type=int, default=4096, show_default=True, metavar="MIB", help="For all checks."
+    "--check-memory-limit",
+    type=click.IntRange(16, 1 << 30),
+    default=4096,
+    show_default=True,
+    metavar="MIB",
+    help="The same for memory.",
 )
 
 
@@ -54,7 +71,7 @@ def cli(context: click.Context, debug: bool) -> None:
     context.obj = debug
 
 
-@cli.command()
+@cli.command(short_help="Run a test, check it, write the report.")
 @click.argument("test", metavar="TEST|PLAN.toml")
 @click.option("--nodes", type=int, help="How many nodes.  [default: 5]")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="How long clients and faults work.  [default: 30]")
@@ -63,7 +80,7 @@ def cli(context: click.Context, debug: bool) -> None:
 @click.option("--keys", type=int, help="How many keys.  [default: 8]")
 @click.option("--faults", metavar="A,B|none", help="Kinds of fault, instead of the test's own.")
 @click.option("--seed", type=int, help="Makes the schedule and the operations repeat.  [default: drawn]")
-@click.option("--operation-timeout", type=float, metavar="SECONDS", help="Until an operation is unknown.  [default: 2]")
+@click.option("--operation-timeout", type=float, metavar="SECONDS", help="How long a client waits.  [default: 2]")
 @click.option("--system", metavar="NAME", help="What is under test.  [default: raft]")
 @click.option("--hosts", metavar="KIND", help="Where it runs.  [default: local]")
 @click.option("--bug", metavar="NAME", help="Plant a bug in the nodes; the run should end invalid.")
@@ -82,8 +99,8 @@ def run(test: str, **options: Any) -> int:
     """
     from raftbed import listing, running
 
-    listing.tidy(options["store"])
     settings = _settings(test, options)
+    listing.tidy(options["store"])
     console = Console(quiet=options["quiet"], json=options["as_json"])
     request = running.RunRequest(
         settings=settings,
@@ -93,41 +110,61 @@ def run(test: str, **options: Any) -> int:
         time_limit=options["check_time_limit"],
         memory_limit=options["check_memory_limit"] << 20,
     )
-    if options["dry_run"]:
-        return running.dry_run(request, console)
-    return _EXIT[running.run_all(request, console)]
+    with _naming(test if _is_file(test) else ""):
+        if options["dry_run"]:
+            return running.dry_run(request, console)
+        return _EXIT[running.run_all(request, console)]
 
 
-@cli.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@cli.command(short_help="Check histories or run directories.")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False), metavar="PATH...")
 @click.option("--model", metavar="NAME", help="cas-register or kv-append.  [default: from the operations]")
 @_JSON
 @_TIME
 @_MEMORY
+@click.pass_obj
 def check(
-    paths: tuple[Path, ...], model: str | None, as_json: bool, check_time_limit: float, check_memory_limit: int
+    debug: bool,
+    paths: tuple[Path, ...],
+    model: str | None,
+    as_json: bool,
+    check_time_limit: float,
+    check_memory_limit: int,
 ) -> int:
-    """Check histories (.jsonl, .jsonl.gz) or run directories; the worst verdict sets the exit code."""
+    """Check histories (.jsonl, .jsonl.gz) or run directories; the worst verdict sets the exit code.
+
+    A path that cannot be checked stops no other; its error then sets the exit code.
+    """
     from raftbed import checking, listing
     from raftbed.console import show_results
-    from raftbed.model import worst
+    from raftbed.model import UNKNOWN, worst
 
     console = Console(json=as_json)
     limits = checking.Limits(time=check_time_limit, memory=check_memory_limit << 20)
     listing.tidy(Path("store"))
     every = []
+    errors: list[tuple[Path, RaftbedError]] = []
     for path in paths:
-        results = checking.check_path(path, model=model, limits=limits)
+        try:
+            results = checking.check_path(path, model=model, limits=limits)
+        except RaftbedError as error:
+            if debug:
+                raise
+            console.error(error)
+            errors.append((path, error))
+            continue
         every.append(results)
         show_results(console, results)
-    validity = worst(results.validity for results in every)
+    validities = [results.validity for results in every]
+    validity = worst([*validities, UNKNOWN] if errors else validities)
     if as_json:
-        console.emit({"validity": validity, "results": every})
-    return _EXIT[validity]
+        failed = [{"path": str(path), "error": str(error)} for path, error in errors]
+        console.emit({"validity": validity, "results": every, "errors": failed})
+    return errors[0][1].exit_code if errors else _EXIT[validity]
 
 
-@cli.command()
-@click.argument("run_path", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
+@cli.command(short_help="Write the report of a run again.")
+@click.argument("run_path", required=False, type=click.Path(path_type=Path, readable=False), metavar="[RUN]")
 @_STORE
 @_JSON
 def report(run_path: Path | None, store: Path, as_json: bool) -> int:
@@ -147,46 +184,49 @@ def report(run_path: Path | None, store: Path, as_json: bool) -> int:
     return EXIT_VALID
 
 
-@cli.command(name="list")
-@click.argument("kind", type=click.Choice(["tests", "workloads", "faults", "bugs", "hosts", "systems", "runs"]))
+@cli.command(name="list", short_help=f"List {', '.join(_KINDS[:-1])} or {_KINDS[-1]}.")
+@click.argument("kind", type=click.Choice(_KINDS), metavar="KIND")
 @_STORE
 @_JSON
 def list_command(kind: str, store: Path, as_json: bool) -> int:
-    """List what there is."""
+    """List what there is. KIND is tests, workloads, faults, bugs, hosts, systems or runs."""
     from raftbed import listing
     from raftbed.console import table
 
     console = Console(json=as_json)
-    rows = listing.rows(kind, store)
     if as_json:
-        console.emit({kind: [{"name": row[0], "description": row[1]} for row in rows]})
+        console.emit({kind: listing.documents(kind, store)})
     else:
+        rows = listing.rows(kind, store)
         table(rows, console.result)
         if not rows:
             console.say(f"There are no {kind}.")
     return EXIT_VALID
 
 
-@cli.command()
+@cli.command(short_help="Say what works on this machine, and what to install.")
 @_STORE
 @_JSON
 def doctor(store: Path, as_json: bool) -> int:
-    """Say what works on this machine, what is missing, and the command that installs or allows it."""
+    """Say what works on this machine, what is missing, and the command that installs or allows it.
+
+    Ends with 0 when local hosts can be made here by you, else with 255.
+    """
     from raftbed import doctor as examination
     from raftbed import listing
 
     console = Console(json=as_json)
     listing.tidy(store)
     console.say("Trying what this machine can do; this takes a few seconds.")
-    findings = examination.diagnose()
+    findings = examination.diagnose(store)
     if as_json:
         console.emit({"findings": findings})
     else:
         console.result(examination.render(findings))
-    return EXIT_VALID
+    return EXIT_VALID if examination.is_usable(findings) else EXIT_COULD_NOT_RUN
 
 
-@cli.command()
+@cli.command(short_help="Remove hosts that were kept, and leftovers.")
 @_STORE
 @_JSON
 def clean(store: Path, as_json: bool) -> int:
@@ -201,11 +241,26 @@ def clean(store: Path, as_json: bool) -> int:
     return EXIT_VALID
 
 
+def _is_file(test: str) -> bool:
+    return test.endswith((".toml", ".json")) or "/" in test
+
+
+@contextlib.contextmanager
+def _naming(file: str) -> Iterator[None]:
+    """Put the plan file's name before what is wrong with the plan."""
+    try:
+        yield
+    except UsageError as error:
+        if not file:
+            raise
+        raise UsageError(f"{file}: {error.message}", remedy=error.remedy) from error
+
+
 def _settings(test: str, options: dict[str, Any]) -> PlanSettings:
     """What plan file and command line say together; the command line wins."""
     from raftbed import plan
 
-    is_file = test.endswith((".toml", ".json")) or "/" in test
+    is_file = _is_file(test)
     base = plan.read_settings(Path(test)) if is_file else plan.PlanSettings(test=test)
     if is_file and not base.test:
         raise UsageError(f"{test}: names no test.", remedy='Add a line such as: test = "partition-test"')
@@ -230,16 +285,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in args
     args = [argument for argument in args if argument != "--debug"]  # it may stand behind the command, too
     try:
-        code = cli.main(args=args, prog_name="raftbed", standalone_mode=False)
+        code = cli.main(args=["--debug", *args] if debug else args, prog_name="raftbed", standalone_mode=False)
     except RaftbedError as error:
         if debug:
-            raise
-        Console().error(error)
+            traceback.print_exc()  # not raised: an exit code of 1 would say "invalid"
+        else:
+            Console().error(error)
         code = error.exit_code
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
-    except click.UsageError as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        code = EXIT_USAGE
+    except click.ClickException as error:
+        Console().error(_usage_error(error))
         code = EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
         print("raftbed: interrupted.", file=sys.stderr)
@@ -249,11 +308,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = EXIT_COULD_NOT_RUN
     except Exception as error:
         if debug:
-            raise
-        print(f"raftbed: internal error: {type(error).__name__}: {error}", file=sys.stderr)
-        print("  This is a defect of raftbed; `raftbed --debug ...` shows where.", file=sys.stderr)
+            traceback.print_exc()
+        else:
+            print(f"raftbed: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+            print("  This is a defect of raftbed; `raftbed --debug ...` shows where.", file=sys.stderr)
         code = EXIT_COULD_NOT_RUN
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_error(error: click.ClickException) -> UsageError:
+    """What click found wrong with the command line, as one of ours: one sentence, and what to do."""
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "raftbed"
+    return UsageError(message, remedy=f"See: {command} --help")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 OUTPUT_SCHEMA = "raftbed.output/1"
 """Schema of everything that ``--json`` prints; docs/formats.md describes it."""
 
+_ENDED = {"fail": "failed", "info": "unknown"}
 _MARKS = {"valid": ("✓", "32"), "invalid": ("✗", "31"), "unknown": ("?", "33")}
 
 
@@ -113,10 +114,10 @@ def _witness_lines(verdict: Verdict) -> list[str]:
         return []
     lines = []
     for op in witness.get("operations", []):
-        start = op["call"] / 1e9
-        end = f"{op['return'] / 1e9:.6f}" if op.get("return") is not None else "never"
+        start, end = f"{op['call'] / 1e9:.6f}", op.get("return")
+        when = f"{start} s to {end / 1e9:.6f} s" if end is not None else f"{start} s, no answer"
         node = f" at {op['node']}" if op.get("node") else ""
-        lines.append(f"{start:.6f} s to {end}: client {op['process']} {op['text']}{node}  [{op['type']}]")
+        lines.append(f"{when}: client {op['process']} {op['text']}{node}  [{_ENDED.get(op['type'], op['type'])}]")
     return lines
 
 

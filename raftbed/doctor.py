@@ -8,13 +8,16 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Final, Literal
 
+from raftbed import faults
 from raftbed.errors import HostError
+from raftbed.faults.toolbox import MECHANISMS
 from raftbed.hosts import labs
 from raftbed.hosts.host_tree import SEARCH_PATH
 from raftbed.hosts.prerequisites import find_program, namespace_obstacle, possible_modes, require_programs
@@ -23,6 +26,7 @@ State = Literal["ok", "missing", "warning"]
 
 ROOT_HOSTS: Final = "local hosts, as root"
 USER_HOSTS: Final = "local hosts, as an ordinary user"
+LATER_FAULTS: Final = "faults that this version does not have yet"
 _TIMEOUT: Final = 10.0
 _NOBODY: Final = 65534
 
@@ -57,6 +61,7 @@ RULES
 try nft nft_drop
 try nft-loss nft_loss
 try iptables iptables -w -A INPUT -s 10.9.9.9 -j DROP
+try netlink "$1" -I -S "$2" probe
 try route ip route add blackhole 10.9.9.9/32
 try netem tc qdisc add dev eth0 root netem delay 1ms
 try nfqueue iptables -w -t mangle -A OUTPUT -d 10.9.9.9 -j NFQUEUE --queue-num 0 --queue-bypass
@@ -64,11 +69,12 @@ try tbf tc qdisc add dev lo root tbf rate 1mbit burst 10kb latency 50ms
 """
 
 _FAULTS: Final[Mapping[str, tuple[str, str, bool]]] = {
-    # name in the trial: what it is for, how to get it, whether something else can do the same.
-    "nft": ("partitions, one-way cuts", "apt-get install nftables", True),
+    # name in the trial: what it is for, how to get it, whether a run can do without it.
+    "nft": ("partitions", "apt-get install nftables", True),
+    "iptables": ("partitions where nft is missing", "apt-get install iptables", True),
+    "netlink": ("partitions where neither is installed", "apt-get install nftables", True),
+    "route": ("partitions where the kernel has no packet filter", "apt-get install iproute2", False),
     "nft-loss": ("packet loss", "apt-get install nftables", True),
-    "iptables": ("partitions where nft is missing, NFQUEUE", "apt-get install iptables", True),
-    "route": ("partitions where neither nft nor iptables is there", "apt-get install iproute2", False),
     "netem": ("delay, reordering, loss, duplication", "sudo modprobe sch_netem (a kernel that has it)", True),
     "nfqueue": (
         "delay and loss where netem is missing",
@@ -262,6 +268,7 @@ def _other_hosts() -> Iterable[Finding]:
 
 
 def _faults() -> Iterable[Finding]:
+    yield Finding("faults", "kill", "ok", "processes are killed and started again: nothing is needed")
     yield from _network_faults()
     yield _fuse()
     yield _cgroups()
@@ -269,7 +276,8 @@ def _faults() -> Iterable[Finding]:
 
 
 def _network_faults() -> Iterable[Finding]:
-    status, said = _run(_namespaces(user=os.geteuid() != 0), stdin=_FAULT_TRIAL)
+    probe = [sys.executable, str(Path(faults.__file__).with_name("cut_netlink.py"))]
+    status, said = _run([*_namespaces(user=os.geteuid() != 0), *probe], stdin=_FAULT_TRIAL)
     outcomes: dict[str, list[str]] = {}
     for line in said.splitlines():
         words = line.split(" ", 2)
@@ -281,12 +289,16 @@ def _network_faults() -> Iterable[Finding]:
     for name, (purpose, remedy, replaceable) in _FAULTS.items():
         outcome = outcomes.get(name, ["failed", "not tried"])
         if outcome[0] == "ok":
-            yield Finding("faults", name, "ok", purpose)
+            yield Finding(_kind_of(name), name, "ok", purpose)
             continue
-        tool = _TOOLS[name]
+        tool = _TOOLS.get(name)
         why = outcome[1] if len(outcome) > 1 else "it failed"
-        why = why if find_program(tool) else f"{tool} is not installed"
-        yield Finding("faults", name, "warning" if replaceable else "missing", f"{purpose}: {why}", remedy)
+        why = why if tool is None or find_program(tool) else f"{tool} is not installed"
+        yield Finding(_kind_of(name), name, "warning" if replaceable else "missing", f"{purpose}: {why}", remedy)
+
+
+def _kind_of(name: str) -> str:
+    return "faults" if name in MECHANISMS else LATER_FAULTS
 
 
 def _fuse() -> Finding:
@@ -295,27 +307,29 @@ def _fuse() -> Finding:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
     except PermissionError:
         return Finding(
-            "faults", "/dev/fuse", "warning", f"{purpose}: not open to this user", "sudo chmod 666 /dev/fuse"
+            LATER_FAULTS, "/dev/fuse", "warning", f"{purpose}: not open to this user", "sudo chmod 666 /dev/fuse"
         )
     except OSError as error:
-        return Finding("faults", "/dev/fuse", "warning", f"{purpose}: {error.strerror}", "sudo modprobe fuse")
-    return Finding("faults", "/dev/fuse", "ok", purpose)
+        return Finding(LATER_FAULTS, "/dev/fuse", "warning", f"{purpose}: {error.strerror}", "sudo modprobe fuse")
+    return Finding(LATER_FAULTS, "/dev/fuse", "ok", purpose)
 
 
 def _cgroups() -> Finding:
     purpose = "CPU and memory limits, freezing"
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
-        return Finding("faults", "cgroups", "ok", f"{purpose}: version 2")
+        return Finding(LATER_FAULTS, "cgroups", "ok", f"{purpose}: version 2")
     if os.path.isdir("/sys/fs/cgroup/freezer") or os.path.isdir("/sys/fs/cgroup/cpu"):
-        return Finding("faults", "cgroups", "ok", f"{purpose}: version 1")
-    return Finding("faults", "cgroups", "warning", f"{purpose}: not mounted", "mount -t cgroup2 none /sys/fs/cgroup")
+        return Finding(LATER_FAULTS, "cgroups", "ok", f"{purpose}: version 1")
+    return Finding(
+        LATER_FAULTS, "cgroups", "warning", f"{purpose}: not mounted", "mount -t cgroup2 none /sys/fs/cgroup"
+    )
 
 
 def _libfaketime() -> Finding:
     purpose = "clock jumps and skew of one node"
     if importlib.util.find_spec("libfaketime") is not None or glob.glob("/usr/lib/*/faketime/libfaketime.so.1"):
-        return Finding("faults", "libfaketime", "ok", purpose)
-    return Finding("faults", "libfaketime", "warning", f"{purpose}: not installed", "pip install libfaketime")
+        return Finding(LATER_FAULTS, "libfaketime", "ok", purpose)
+    return Finding(LATER_FAULTS, "libfaketime", "warning", f"{purpose}: not installed", "pip install libfaketime")
 
 
 # -- leftovers ------------------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raftbed import suite
 
@@ -20,8 +22,25 @@ def rows(kind: str, store: Path) -> list[tuple[str, str]]:
         found = [bugs.load(name) for name in bugs.names()]
         return [(bug.name, f"{bug.mistake} ({bug.seen_in}; try {bug.test})") for bug in found]
     if kind == "runs":
-        return _runs(store)
+        return [(run.name, run.description) for run in _runs(store)]
     return list({"faults": suite.FAULTS, "hosts": suite.HOSTS, "systems": suite.SYSTEMS}[kind].items())
+
+
+def documents(kind: str, store: Path) -> list[dict[str, Any]]:
+    """The same for machines; of runs also what the description says, field by field."""
+    if kind != "runs":
+        return [{"name": name, "description": description} for name, description in rows(kind, store)]
+    return [
+        {
+            "name": run.name,
+            "description": run.description,
+            "path": str(run.path),
+            "validity": run.validity,
+            "state": run.state,
+            "command": run.command,
+        }
+        for run in _runs(store)
+    ]
 
 
 def clean(store: Path, say: Callable[[str], None]) -> list[str]:
@@ -52,7 +71,19 @@ def _describe(test: suite.NamedTest) -> str:
     return f"{test.summary}; faults: {', '.join(test.faults) or 'none'}"
 
 
-def _runs(store: Path) -> list[tuple[str, str]]:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run of the store; what could not be read is None."""
+
+    name: str
+    path: Path
+    validity: str | None
+    state: str | None
+    command: str | None
+    description: str
+
+
+def _runs(store: Path) -> list[_Run]:
     from raftbed.errors import StoreError
     from raftbed.store import Store
 
@@ -61,8 +92,9 @@ def _runs(store: Path) -> list[tuple[str, str]]:
         try:
             manifest, results = directory.manifest(), directory.results()
         except StoreError as error:
-            found.append((directory.path.name, f"unreadable: {error}"))
+            found.append(_Run(directory.path.name, directory.path, None, None, None, f"unreadable: {error}"))
             continue
-        verdict = results.validity if results else "not checked"
-        found.append((manifest.run, f"{verdict:<12} {manifest.state:<12} {manifest.command}"))
+        validity = results.validity if results else None
+        said = f"{validity or 'not checked':<12} {manifest.state:<12} {manifest.command}"
+        found.append(_Run(manifest.run, directory.path, validity, manifest.state, manifest.command, said))
     return found

@@ -7,6 +7,7 @@ A plan file is TOML whose keys are the names of `PlanSettings`; the command line
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from raftbed.model import FaultStep, Plan
 
 _DEFAULT_TIME_LIMIT = 30.0
 _DEFAULT_NODES = 5
+_DEFAULT_OPERATION_TIMEOUT = 2.0
 _MOST_NODES = 50
 
 
@@ -96,7 +98,9 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
         suite.pick(suite.FAULTS, fault, "fault")
     nodes = _node_names(settings.nodes)
     time_limit = _bounded("time_limit", settings.time_limit, default=_DEFAULT_TIME_LIMIT, least=1.0, most=86_400.0)
-    operation_timeout = _bounded("operation_timeout", settings.operation_timeout, default=2.0, least=0.05, most=600.0)
+    operation_timeout = _bounded(
+        "operation_timeout", settings.operation_timeout, default=_DEFAULT_OPERATION_TIMEOUT, least=0.05, most=600.0
+    )
     checks = _checks(settings.checks, workload.checks)
     the_seed = settings.seed if settings.seed is not None else seed
     node_options = {**test.node_options, **_bug_options(settings.bug), **settings.node_options}
@@ -121,18 +125,46 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
     )
 
 
-def repeat_command(plan: Plan) -> str:
-    """The command line that makes the same plan again (with the same version of raftbed)."""
+def repeat_command(plan: Plan, file: Path | None = None) -> str | None:
+    """The command line that makes the same plan again (with the same version of raftbed).
+
+    Parameters:
+        plan: to be made again.
+        file: where it is recorded; named where options cannot say all of it (a schedule written by hand, say).
+
+    Returns:
+        None when options cannot say all of it, and there is no file.
+    """
     parts = ["raftbed", "run", plan.test, "--seed", str(plan.seed), "--nodes", str(len(plan.nodes))]
-    parts += ["--time-limit", f"{plan.time_limit:g}", "--concurrency", str(plan.concurrency)]
-    parts += ["--rate", f"{plan.rate:g}", "--keys", str(plan.keys)]
+    parts += ["--time-limit", f"{plan.time_limit:.12g}", "--concurrency", str(plan.concurrency)]
+    parts += ["--rate", f"{plan.rate:.12g}", "--keys", str(plan.keys)]
+    if plan.operation_timeout != _DEFAULT_OPERATION_TIMEOUT:
+        parts += ["--operation-timeout", f"{plan.operation_timeout:.12g}"]
     if plan.faults != suite.TESTS[plan.test].faults:
         parts += ["--faults", ",".join(plan.faults) or "none"]
     if plan.hosts != "local":
         parts += ["--hosts", plan.hosts]
+    if plan.system != "raft":
+        parts += ["--system", plan.system]
     if plan.bug:
         parts += ["--bug", plan.bug]
-    return " ".join(parts)
+    said = PlanSettings(
+        test=plan.test,
+        system=plan.system,
+        hosts=plan.hosts,
+        nodes=len(plan.nodes),
+        faults=list(plan.faults),
+        seed=plan.seed,
+        time_limit=plan.time_limit,
+        concurrency=plan.concurrency,
+        rate=plan.rate,
+        keys=plan.keys,
+        operation_timeout=plan.operation_timeout,
+        bug=plan.bug,
+    )
+    if make_plan(said, seed=plan.seed) == plan:
+        return " ".join(parts)
+    return f"raftbed run {shlex.quote(str(file))}" if file is not None else None
 
 
 def _node_names(nodes: int | list[str] | None) -> tuple[str, ...]:

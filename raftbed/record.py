@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import io
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -122,14 +123,17 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     if not line.endswith(b"\n"):
                         try:
                             _ANY_DECODER.decode(line)
-                        except msgspec.DecodeError:
+                        except (msgspec.DecodeError, RecursionError):
                             return  # the writer was cut off in the middle of this line
                     if line.strip():
                         yield number, line
             except EOFError:
                 return  # a compressed file whose writer was cut off
-            except gzip.BadGzipFile as error:
-                raise HistoryError(f"{path}: line {number}: not a gzip file: {error}.") from error
+            except (gzip.BadGzipFile, zlib.error) as error:
+                broken = f"its compressed data are broken after line {number}: {error}"
+                if str(error).startswith("Not a gzipped file"):
+                    broken = "is not compressed by gzip, although its name ends in .gz"
+                raise HistoryError(f"{path}: {broken}.") from error
     except OSError as error:
         raise HistoryError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
@@ -144,7 +148,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in read_lines(path):
         try:
             record = _ANY_DECODER.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise HistoryError(f"{path}: line {number} is not JSON: {error}.") from error
         if not isinstance(record, dict):
             raise HistoryError(f"{path}: line {number} is not a JSON object.")
@@ -156,7 +160,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 def _line_errors(path: Path, number: int) -> Iterator[None]:
     try:
         yield
-    except msgspec.DecodeError as error:  # ValidationError is a DecodeError
+    except (msgspec.DecodeError, RecursionError) as error:  # ValidationError is a DecodeError
         raise HistoryError(
             f"{path}: line {number} is not an event of a history: {error}.",
             remedy="See docs/formats.md for the format.",

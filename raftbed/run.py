@@ -108,6 +108,7 @@ class Run:
         self._active: dict[str, str] = {}
         self._leader: str | None = None
         self._workers: list[Worker] = []
+        self._failure: RaftbedError | None = None
         self._manifest = Manifest(
             run=f"{directory.path.parent.name}/{directory.path.name}",
             state="prepared",
@@ -164,7 +165,7 @@ class Run:
             self._event("error", str(failure))
             raise failure from error
         except RaftbedError as error:
-            self._event("error", str(error), host=getattr(error, "host", ""))
+            self._fail(error)
             raise
         finally:
             self._event("phase", "ended")
@@ -215,6 +216,9 @@ class Run:
         system = RaftSystem(pool, self._plan)
         try:
             yield system
+        except RaftbedError as error:
+            self._fail(error)  # now: what the teardown meets comes after it
+            raise
         finally:
             if not self._stop.urgent.is_set():
                 self._enter("collect")
@@ -268,6 +272,8 @@ class Run:
         plan = self._plan
         async with self._background(self._sample(system)):
             self._enter("heal")
+            for node, why in (await self._bounded("look after the hosts", system.lost_hosts()) or {}).items():
+                self._event("error", why, host=node)
             failures = await self._bounded("heal all faults", nemesis.heal_all(), limit=60.0)
             for failure in failures or ():
                 self._event("error", f"A fault could not be healed: {failure}")
@@ -374,6 +380,12 @@ class Run:
     def _event(self, kind: EventKind, message: str, **detail: Any) -> None:
         with contextlib.suppress(OSError):  # a full disk is met, and named, where operations are recorded
             self._events.write(RunEvent(self.clock(), kind, message, detail))
+
+    def _fail(self, error: RaftbedError) -> None:
+        """Note what ended the run, once."""
+        if error is not self._failure:
+            self._failure = error
+            self._event("error", str(error), host=getattr(error, "host", ""))
 
     def _set_manifest(self, **changes: Any) -> None:
         self._manifest = replace(self._manifest, **changes)

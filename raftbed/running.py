@@ -49,7 +49,9 @@ def dry_run(request: RunRequest, console: Console) -> int:
         console.emit({"plan": plan})
     else:
         show_plan(plan, console.result)
-        console.result(f"command        {planning.repeat_command(plan)}")
+        command = planning.repeat_command(plan)
+        if command is not None:  # else the plan file says what the options cannot
+            console.result(f"command        {command}")
     return 0
 
 
@@ -91,7 +93,8 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
         RaftbedError: it could not be run.
     """
     directory = Store(request.store).new_run(plan.test)
-    command = planning.repeat_command(plan)
+    command = planning.repeat_command(plan, directory.path / "plan.json")
+    assert command is not None
     console.say(f"{command}\n  in {directory.path}")
     limits = Limits(time=request.time_limit, memory=request.memory_limit)
     try:

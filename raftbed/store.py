@@ -169,7 +169,8 @@ class RunDirectory:
     def node_directory(self, node: str) -> Path:
         """Where files fetched from a node are kept; made when it is missing."""
         directory = self.path / "nodes" / node
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (directory.parent, directory):  # parents made by mkdir itself would be open to others
+            path.mkdir(mode=0o700, exist_ok=True)
         return directory
 
     def node_file(self, node: str, name: str) -> Path | None:
@@ -233,10 +234,13 @@ class RunDirectory:
         try:
             return msgspec.json.decode(path.read_bytes(), type=kind)
         except FileNotFoundError as error:
-            raise StoreError(f"{self.path} is not a run directory: it has no {name}.") from error
+            raise StoreError(
+                f"{self.path} is not a run directory: it has no {name}.",
+                remedy="Name one, such as store/latest; `raftbed list runs` shows them.",
+            ) from error
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}.") from error
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise StoreError(f"{path}: is malformed: {error}.") from error
 
     @staticmethod
@@ -287,7 +291,16 @@ class Store:
         return RunDirectory(parent / name)
 
     def runs(self) -> Sequence[RunDirectory]:
-        """All runs, oldest first."""
+        """All runs, oldest first.
+
+        Raises:
+            StoreError: the store is there and cannot be read.
+        """
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.listdir(self.path)  # the search below would take a closed directory for an empty one
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be read: {error.strerror or error}.") from error
         found = [path.parent for path in self.path.glob("*/*/manifest.json") if not path.parent.is_symlink()]
         return [RunDirectory(path) for path in sorted(found, key=lambda path: path.name)]
 
@@ -298,6 +311,10 @@ class Store:
             StoreError: there is none.
         """
         link = self.path / "latest"
-        if not link.is_dir():
+        try:
+            is_there = link.is_dir()
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be read: {error.strerror or error}.") from error
+        if not is_there:
             raise StoreError(f"{self.path}: holds no run yet.", remedy="Make one: raftbed run partition-test")
         return RunDirectory(link.resolve())

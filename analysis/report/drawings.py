@@ -18,6 +18,8 @@ _WIDTH = 960
 _LABEL = 92
 _LANE = 44
 _TOP = 26
+_STRIP = 20
+_NAME_WIDTH = 26
 _MERGE_SAMPLES_WITHIN = 2 * SECOND
 
 
@@ -61,21 +63,56 @@ def _axis(scale: _Scale, height: float) -> list[Markup]:
     return parts
 
 
-def _shades(scale: _Scale, windows: Sequence[Window], height: float) -> list[Markup]:
-    parts = []
+def _visible(scale: _Scale, windows: Sequence[Window]) -> list[tuple[Window, float, float]]:
+    """The faults that were in force within the picture, with the pixels from which and to which."""
+    found = []
     for window in windows:
-        if window.injected is None:
-            continue
         healed = window.healed if window.healed is not None else scale.end
-        if healed < scale.begin or window.injected > scale.end:
-            continue
-        x, end = scale.x(window.injected), scale.x(healed)
-        name = f"{window.step.kind} {window.step.shape} ({window.step.id})"
+        if window.injected is not None and healed >= scale.begin and window.injected <= scale.end:
+            found.append((window, scale.x(window.injected), scale.x(healed)))
+    return found
+
+
+def _title(window: Window) -> str:
+    return f"{window.step.id} {window.step.kind} {window.step.shape}"
+
+
+def _shades(scale: _Scale, windows: Sequence[Window], height: float) -> list[Markup]:
+    return [
+        Markup('<rect class="fault {}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
+            window.step.kind, x, _TOP - 6, max(1.0, end - x), height - _TOP + 6, _title(window)
+        )
+        for window, x, end in _visible(scale, windows)
+    ]
+
+
+def _strips(scale: _Scale, windows: Sequence[Window], top: float) -> list[Markup]:
+    """A lane for each fault, with its name."""
+    parts = []
+    for lane, (window, x, end) in enumerate(_visible(scale, windows)):
+        y = top + lane * _STRIP
+        anchor, at = ("end", end - 4) if x > _WIDTH * 0.7 else ("start", x + 4)
         parts.append(
-            Markup('<rect class="fault" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
-                x, _TOP - 6, max(1.0, end - x), height - _TOP + 6, name
+            Markup('<rect class="strip {}" x="{}" y="{}" width="{}" height="{}"/>').format(
+                window.step.kind, x, y, max(1.0, end - x), _STRIP - 4
             )
         )
+        parts.append(
+            Markup('<text class="name" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+                at, y + 12, anchor, _title(window)
+            )
+        )
+    return parts
+
+
+def _names(scale: _Scale, windows: Sequence[Window], y: float) -> list[Markup]:
+    """The ids of the faults at their beginnings; one that would cover its neighbour's stands below it."""
+    parts = []
+    free = [0.0, 0.0]
+    for window, x, _ in sorted(_visible(scale, windows), key=lambda found: found[1]):
+        row = 0 if x >= free[0] else 1
+        free[row] = x + _NAME_WIDTH
+        parts.append(Markup('<text class="name" x="{}" y="{}">{}</text>').format(x, y + 11 * row, window.step.id))
     return parts
 
 
@@ -86,8 +123,9 @@ def witness_drawing(witness: dict[str, Any], windows: Sequence[Window]) -> Marku
     margin = max(1000, (max(known) - min(known)) // 12)
     scale = _Scale(max(0, min(known) - margin), max(known) + margin)
     clients = list(dict.fromkeys(op["process"] for op in operations))
-    height = _TOP + _LANE * len(clients) + 8
-    parts = _shades(scale, windows, height) + _axis(scale, height)
+    strips = _strips(scale, windows, _TOP + _LANE * len(clients) + 8)
+    height = _TOP + _LANE * len(clients) + 8 + _STRIP * (len(strips) // 2)
+    parts = _shades(scale, windows, height) + _axis(scale, height) + strips
     for lane, process in enumerate(clients):
         y = _TOP + lane * _LANE
         parts.append(Markup('<text class="lane" x="4" y="{}">client {}</text>').format(y + _LANE / 2 + 4, process))
@@ -124,13 +162,13 @@ def leadership_drawing(view: View) -> Markup | None:
     scale = _Scale(view.begin, max(view.end, view.status[-1].time))
     lane = 24
     height = _TOP + lane * len(nodes) + 6
-    parts = _shades(scale, view.windows, height) + _axis(scale, height)
+    parts = _shades(scale, view.windows, height) + _axis(scale, height) + _names(scale, view.windows, height + 11)
     for number, node in enumerate(nodes):
         y = _TOP + number * lane
         parts.append(Markup('<text class="lane" x="4" y="{}">{}</text>').format(y + 15, node))
         samples = [sample for sample in view.status if sample.node == node and sample.time >= scale.begin]
         parts += _roles(scale, samples, y)
-    return _svg(height, "Role of each node over time", parts)
+    return _svg(height + 24, "Role of each node over time", parts)
 
 
 def _roles(scale: _Scale, samples: Sequence[StatusSample], y: float) -> list[Markup]:

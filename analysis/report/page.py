@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from markupsafe import Markup
 
-from raftbed.analysis.report import drawings, plots
+from raftbed.analysis.operations import Span
+from raftbed.analysis.report import drawings, ledger, plots
 from raftbed.analysis.report.view import View, gather, script_safe
 from raftbed.model import SECOND
 from raftbed.store import RunDirectory, write_private
@@ -17,6 +19,14 @@ from raftbed.store import RunDirectory, write_private
 _HERE = Path(__file__).parent
 _T = TypeVar("_T")
 _TYPES = {"ok": 0, "fail": 1, "info": 2}
+_MOST_BARS = 60_000  # of the timeline: more make a page that browsers are slow with
+_SEARCHES = {
+    "unique-values": "exactly: every value was written once",
+    "beam": "by a search that found an order",
+    "relaxed": "by a relaxation that allows more orders, and still has none",
+    "exact": "by a search through all orders",
+    "search": "not, by a search",
+}
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -43,6 +53,7 @@ def render(view: View) -> str:
     environment.filters["seconds"] = seconds
     environment.filters["compact_json"] = lambda value: json.dumps(value, indent=1, ensure_ascii=False, default=str)
     environment.filters["script_safe"] = _script_safe_markup
+    environment.filters["method"] = lambda name: _SEARCHES.get(name, name)
     figures, failures = plots.figures(view)
     witness = view.witness
     drawn = _attempt(
@@ -51,8 +62,10 @@ def render(view: View) -> str:
     roles = _attempt("leadership", lambda: drawings.leadership_drawing(view), failures)
     return environment.get_template("report.html").render(
         view=view,
+        nonce=secrets.token_urlsafe(16),  # should escaping ever fail, a script that got in does not know it
         witness_drawing=drawn,
         roles_drawing=roles,
+        ledger=_attempt("the fault ledger", lambda: ledger.rows(view), failures) or [],
         figures=figures,
         failures=failures,
         timeline=timeline(view),
@@ -66,6 +79,7 @@ def timeline(view: View) -> dict[str, Any]:
     """Operations and faults as the script draws them: numbers in rows, texts once."""
     lanes = view.plan.concurrency if view.plan else 1 + max((s.process for s in view.operations), default=0)
     marked = {(op["process"], op["call"]) for op in (view.witness or {}).get("operations", [])}
+    drawn = _fair_sample(view.operations, marked)
     return {
         "begin": view.begin / SECOND,
         "end": view.end / SECOND,
@@ -83,8 +97,9 @@ def timeline(view: View) -> dict[str, Any]:
                 (span.error or "")[:200],
                 int((span.process, span.call) in marked),
             ]
-            for span in view.operations
+            for span in drawn
         ],
+        "omitted": len(view.operations) - len(drawn),
         "faults": [
             {
                 "label": f"{window.step.id} {window.step.kind} {window.step.shape}",
@@ -97,6 +112,22 @@ def timeline(view: View) -> dict[str, Any]:
             if window.injected is not None
         ],
     }
+
+
+def _fair_sample(operations: list[Span], marked: set[tuple[int, int]]) -> list[Span]:
+    """All operations; of very many, those of a witness and an even sample, half of it of those that did not succeed."""
+    if len(operations) <= _MOST_BARS:
+        return operations
+    telling = [place for place, span in enumerate(operations) if span.type != "ok"]
+    chosen = set(_even(telling, _MOST_BARS // 2))
+    chosen.update(_even(range(len(operations)), _MOST_BARS - len(chosen)))
+    chosen.update(place for place, span in enumerate(operations) if (span.process, span.call) in marked)
+    return [operations[place] for place in sorted(chosen)]
+
+
+def _even(places: Sequence[int], most: int) -> list[int]:
+    step = max(1.0, len(places) / most)
+    return [places[int(number * step)] for number in range(int(len(places) / step))]
 
 
 def affected(detail: dict[str, Any], nodes: tuple[str, ...]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from typing import Any
 
@@ -62,9 +63,10 @@ def throughput(view: View) -> dict[str, Any]:
     import pandas as pd
     import plotly.graph_objects as go
 
+    begin = view.begin  # of the clients, so that the first bin is a whole one
     frame = pd.DataFrame(
         {
-            "bin": [int((span.end or span.call) / SECOND / _BIN) for span in view.operations],
+            "bin": [int(((span.end or span.call) - begin) / SECOND / _BIN) for span in view.operations],
             "type": [span.type for span in view.operations],
         }
     )
@@ -75,7 +77,7 @@ def throughput(view: View) -> dict[str, Any]:
         if type_ in table:
             figure.add_trace(
                 go.Scatter(
-                    x=[round((number + 0.5) * _BIN, 3) for number in table.index],
+                    x=[round(begin / SECOND + (number + 0.5) * _BIN, 3) for number in table.index],
                     y=[round(float(count) / _BIN, 1) for count in table[type_]],
                     mode="lines",
                     name=_NAMES[type_],
@@ -113,11 +115,28 @@ def _finished(figure: Any, view: View, unit: str, *, log: bool = False) -> dict[
             line_width=0,
             layer="below",
         )
+        figure.add_annotation(
+            x=window.injected / SECOND,
+            xref="x",
+            y=1,
+            yref="paper",
+            text=html.escape(window.step.id),
+            showarrow=False,
+            xanchor="left",
+            yanchor="top",
+            font={"size": 10},
+            opacity=0.7,
+        )
     figure.update_layout(
         template="none",
         height=300,
         margin={"l": 62, "r": 12, "t": 10, "b": 42},
-        xaxis={"title": {"text": "seconds since the start of the run"}, "zeroline": False},
+        # All plots show the same stretch of time, so that they can be read one below the other.
+        xaxis={
+            "title": {"text": "seconds since the start of the run"},
+            "zeroline": False,
+            "range": [view.begin / SECOND, view.end / SECOND],
+        },
         yaxis={"title": {"text": unit}, "type": "log" if log else "linear", "zeroline": False, "rangemode": "tozero"},
         legend={"orientation": "h", "y": 1.12, "x": 0},
         paper_bgcolor="rgba(0,0,0,0)",

@@ -23,7 +23,9 @@
       const layout = figure.layout;
       layout.font = { family: "system-ui, sans-serif", size: 12, color: ink };
       for (const axis of [layout.xaxis, layout.yaxis]) { axis.gridcolor = line; axis.linecolor = line; }
-      Plotly.newPlot("plot-" + figure.id, figure.data, layout, { responsive: true, displaylogo: false });
+      Plotly.newPlot("plot-" + figure.id, figure.data, layout, 
+        // Nothing of a run leaves the machine: no button that uploads.
+        { responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", modeBarButtonsToRemove: ["select2d", "lasso2d"] });
     }
   };
 
@@ -143,11 +145,16 @@
   }
   function at(event) { const area = canvas.getBoundingClientRect(); return [event.clientX - area.left, event.clientY - area.top]; }
 
-  canvas.addEventListener("wheel", (event) => { event.preventDefault(); zoom(Math.exp(event.deltaY * 0.0015), timeAt(at(event)[0])); }, { passive: false });
+  // The plain wheel scrolls the page, which a reader does more often than zooming; Ctrl is also what a pinch sends.
+  canvas.addEventListener("wheel", (event) => { if (!event.ctrlKey && !event.metaKey) return; event.preventDefault(); zoom(Math.exp(event.deltaY * 0.0015), timeAt(at(event)[0])); }, { passive: false });
   canvas.addEventListener("dblclick", () => { view = full.slice(); schedule(); });
+  document.getElementById("zoom").hidden = false;
+  for (const button of document.querySelectorAll("button[data-zoom]")) button.addEventListener("click", () => {
+    if (button.dataset.zoom === "all") { view = full.slice(); schedule(); } else zoom(Number(button.dataset.zoom), (view[0] + view[1]) / 2);
+  });
   let drag = null;
   canvas.addEventListener("pointerdown", (event) => { drag = at(event)[0]; canvas.setPointerCapture(event.pointerId); canvas.classList.add("moving"); });
-  canvas.addEventListener("pointerup", () => { drag = null; canvas.classList.remove("moving"); });
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { drag = null; canvas.classList.remove("moving"); });
   canvas.addEventListener("pointermove", (event) => {
     const [px, py] = at(event);
     if (drag !== null) { move((drag - px) / (width - LEFT) * (view[1] - view[0])); drag = px; tip.hidden = true; return; }

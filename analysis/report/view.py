@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class View:
             if plan.bug:
                 facts.append(("planted bug", plan.bug))
         if self.manifest:
-            facts.append(("started", self.manifest.started))
+            facts.append(("started", _readable(self.manifest.started)))
             if self.manifest.duration is not None:
                 facts.append(("took", f"{self.manifest.duration:.1f} s"))
             if self.manifest.state != "ended":
@@ -191,6 +192,15 @@ def gather(run: RunDirectory) -> View:
     if view.manifest is not None and view.manifest.state in ("running", "prepared"):
         view.gaps.append("The controller was cut off: what follows is what it had recorded until then.")
     return view
+
+
+def _readable(moment: str) -> str:
+    """An ISO 8601 time in a form for people."""
+    try:
+        read = datetime.fromisoformat(moment)
+    except ValueError:
+        return moment
+    return f"{read:%Y-%m-%d %H:%M:%S} {read.tzname() or ''}".strip()
 
 
 def natural(key: Any) -> tuple[int, str]:

@@ -15,19 +15,25 @@ import msgspec
 
 from raftbed.nodes.raft.config import Config
 from raftbed.nodes.raft.driver import ClientWriteResponse, Driver, MetricsWatch, Tracer
-from raftbed.nodes.raft.events import ClientRead, ClientWrite, Elect, Initialize, Method, Received
+from raftbed.nodes.raft.events import ClientRead, ClientWrite, Method, Received
 from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage
 from raftbed.nodes.raft.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    MembershipConfig,
     NodeId,
     Request,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
     VoteRequest,
     VoteResponse,
 )
+from raftbed.nodes.raft.operators import Operators
 
 
-class Raft:
+class Raft(Operators):
     """One node of a Raft cluster. Make it inside a running event loop; it starts at once.
 
     Parameters:
@@ -38,6 +44,8 @@ class Raft:
         clock: nanoseconds; monotonic.
         random: draws election timeouts.
         tracer: takes what happens, for a trace.
+        on_membership: is told each membership as it comes into force, before anything is sent by it: it has the
+            addresses of nodes that the network may not know yet.
     """
 
     def __init__(
@@ -50,11 +58,12 @@ class Raft:
         clock: Callable[[], int] = time.monotonic_ns,
         random: Random | None = None,
         tracer: Tracer | None = None,
+        on_membership: Callable[[MembershipConfig], None] | None = None,
     ) -> None:
         self.id = id
         self.config = config
         self._encode = msgspec.msgpack.Encoder().encode
-        self._driver = Driver(id, config, network, storage, clock, random or Random(), tracer)
+        self._driver = Driver(id, config, network, storage, clock, random or Random(), tracer, on_membership)
 
     # -- RPC entry points -----------------------------------------------------------------------------------------
 
@@ -83,6 +92,24 @@ class Raft:
             ShuttingDown: the node is.
         """
         response: VoteResponse = await self.receive("pre_vote", rpc)
+        return response
+
+    async def install_snapshot(self, rpc: InstallSnapshotRequest) -> InstallSnapshotResponse:
+        """Take a piece of a leader's snapshot; with the last one, the state machine becomes what it says.
+
+        Raises:
+            ShuttingDown: the node is.
+        """
+        response: InstallSnapshotResponse = await self.receive("install_snapshot", rpc)
+        return response
+
+    async def timeout_now(self, rpc: TimeoutNowRequest) -> TimeoutNowResponse:
+        """Stand for election at once, because the leader wants this node to lead (Raft thesis 3.10).
+
+        Raises:
+            ShuttingDown: the node is.
+        """
+        response: TimeoutNowResponse = await self.receive("timeout_now", rpc)
         return response
 
     def receive(self, method: Method, rpc: Request) -> asyncio.Future[Any]:
@@ -130,19 +157,6 @@ class Raft:
         """Begin a `client_write`; the future ends as it would. Whoever gives up on it has still written."""
         self._encode(data)  # here, where it hurts only the caller
         return self._driver.ask(lambda token: ClientWrite(token, data))
-
-    async def initialize(self, members: set[NodeId]) -> None:
-        """Make this pristine node and `members` a cluster. Race-free when every member calls it.
-
-        Raises:
-            InitializeNotAllowed: the node is not pristine.
-            ShuttingDown: the node is.
-        """
-        await self._driver.ask(lambda token: Initialize(token, tuple(members)))
-
-    def trigger_election(self) -> None:
-        """Stand for election now. For tests and operators; peers that hear from a leader refuse."""
-        self._driver.push(Elect())
 
     def metrics(self) -> MetricsWatch:
         """The node's metrics, to look at or to watch."""

@@ -14,11 +14,9 @@ thousand operations per second these were what the time went into (docs/benchmar
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -27,12 +25,14 @@ from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.errors import LeadershipLost, RaftStorageError, ShuttingDown
 from raftbed.nodes.raft.events import Answered, Apply, Durable, Effect, Event, Failed, Ready, Respond, Send, Trace
 from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage
-from raftbed.nodes.raft.messages import NodeId
+from raftbed.nodes.raft.messages import MembershipConfig, NodeId, SnapshotMeta
+from raftbed.nodes.raft.progress import Rate
+from raftbed.nodes.raft.snapshot_work import SnapshotWork
 from raftbed.nodes.raft.state import RaftMetrics, State
+from raftbed.nodes.raft.storage_thread import StorageThread
 
 Tracer = Callable[[Sequence[Trace]], None]
 """Takes what happened in a round of the loop, in order, before anything of that round leaves the node."""
-_Done = Callable[[Any, Exception | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class MetricsWatch:
     def __init__(self, initial: RaftMetrics) -> None:
         self._current = initial
         self._change: asyncio.Event | None = None  # exists while someone waits
+        self._closed = False
 
     @property
     def current(self) -> RaftMetrics:
@@ -69,52 +70,31 @@ class MetricsWatch:
             self._change = None
         self._current = metrics
 
+    def close(self) -> None:
+        """Nothing will change any more."""
+        self._closed = True
+
     async def changed(self) -> RaftMetrics:
-        """Wait for a change and return the metrics then."""
+        """Wait for a change and return the metrics then.
+
+        Raises:
+            ShuttingDown: the node has shut down: there will be none.
+        """
+        if self._closed:
+            raise ShuttingDown
         self._change = self._change or asyncio.Event()
         await self._change.wait()
         return self._current
 
     async def wait_for(self, condition: Callable[[RaftMetrics], bool]) -> RaftMetrics:
-        """Wait until `condition` holds of the metrics, which may be at once."""
+        """Wait until `condition` holds of the metrics, which may be at once.
+
+        Raises:
+            ShuttingDown: the node has shut down, and it does not hold.
+        """
         while not condition(self._current):
             await self.changed()
         return self._current
-
-
-class StorageThread:
-    """Makes calls one after the other in a thread of its own, and says in the event loop what came of them.
-
-    Parameters:
-        loop: where.
-        name: of the thread.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
-        self._loop = loop
-        self._calls: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...], _Done] | None] = SimpleQueue()
-        # A daemon: a process that ends without shutdown is a crash to this node, which it must survive anyway.
-        threading.Thread(target=self._run, name=name, daemon=True).start()
-
-    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: _Done) -> None:
-        """Have `function` called; then `done` with its result, or with what it raised."""
-        self._calls.put((function, arguments, done))
-
-    def end(self) -> None:
-        """No more calls after those that were asked for."""
-        self._calls.put(None)
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            function, arguments, done = call
-            result, failure = None, None
-            try:
-                result = function(*arguments)
-            except Exception as error:
-                failure = error
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-                self._loop.call_soon_threadsafe(done, result, failure)
-            del call, function, arguments, done, result, failure  # hold on to nothing while waiting
 
 
 class Driver:
@@ -136,6 +116,7 @@ class Driver:
         clock: Callable[[], int],
         random: Random,
         tracer: Tracer | None,
+        on_membership: Callable[[MembershipConfig], None] | None = None,
     ) -> None:
         self._node = node
         self._config = config
@@ -144,6 +125,8 @@ class Driver:
         self._clock = clock
         self._random = random
         self._tracer = tracer
+        self._on_membership = on_membership
+        self._membership: MembershipConfig | None = None  # that was told last
         self._loop = asyncio.get_running_loop()
         self._core: Core | None = None  # until the storage has recovered
         self._inbox: list[Event] = []
@@ -157,6 +140,7 @@ class Driver:
         self._call_timer: asyncio.TimerHandle | None = None
         self._patience = config.election_timeout_min * MILLISECOND / 1e9
         self._disk = StorageThread(self._loop, f"raft-storage-{node}")
+        self._snapshots = SnapshotWork(f"raft-snapshots-{node}", config, network, storage, self.push, self._end)
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.failure: Exception | None = None
         self.closing = False
@@ -177,6 +161,20 @@ class Driver:
         self._asked.add(token)
         self.push(make(token))
         return token
+
+    def streams(self) -> dict[NodeId, tuple[Rate, int]]:
+        """Of a leader's streams: how each does, and up to which entry its peer is known to have the log."""
+        core = self._core
+        if core is None or core.leadership is None:
+            return {}
+        last, line = core.log.last_index, self._config.max_payload_entries
+        return {
+            peer: (stream.rate(last, line), stream.match_index) for peer, stream in core.leadership.progress.items()
+        }
+
+    def snapshot(self) -> SnapshotMeta | None:
+        """The node's snapshot."""
+        return self._core.snapshot if self._core is not None else None
 
     def push(self, event: Event) -> None:
         """Have the core take an event in the next turn."""
@@ -207,6 +205,8 @@ class Driver:
                 hard_state=stored.hard_state,
                 entries=stored.entries,
                 now=self._clock(),
+                base=stored.base,
+                snapshot=stored.snapshot,
             )
             core.start()
         except Exception as failure:
@@ -242,13 +242,25 @@ class Driver:
     def _begin(self, ready: Ready) -> None:
         if self._tracer is not None and ready.traces:
             self._tracer(ready.traces)
+        if self._on_membership is not None:
+            self._tell_membership(self._on_membership)
         for message in ready.early:
             self._send(message)
         if ready.persist is not None:
             persist = ready.persist
             self._writing = True
             arguments = (persist.hard_state, persist.truncate_from, persist.entries)
-            self._disk.call(self._storage.persist, arguments, lambda _, error: self._persisted(ready.effects, error))
+            write: Callable[..., None] = self._storage.persist
+            if persist.compact_to is not None:
+                write = partial(write, compact_to=persist.compact_to, install=persist.install)
+            self._disk.call(write, arguments, lambda _, error: self._persisted(ready.effects, error))
+
+    def _tell_membership(self, on_membership: Callable[[MembershipConfig], None]) -> None:
+        assert self._core is not None
+        membership = self._core.membership
+        if membership != self._membership:
+            self._membership = membership
+            on_membership(membership)
 
     def _persisted(self, effects: Sequence[Effect], error: Exception | None) -> None:
         self._writing = False
@@ -274,8 +286,10 @@ class Driver:
                 self._settle(effect.token, effect.value)
             elif isinstance(effect, Send):
                 self._send(effect)
-            else:
+            elif isinstance(effect, Apply):
                 self._apply(effect)
+            else:
+                self._snapshots.do(effect)
 
     def _set_timer(self, core: Core) -> None:
         """Have a turn taken at the core's deadline. A timer that fires too early only looks, and is set again."""
@@ -322,6 +336,9 @@ class Driver:
     # -- messages -----------------------------------------------------------------------------------------------------
 
     def _send(self, message: Send) -> None:
+        if message.method == "install_snapshot":
+            self._snapshots.send(message)
+            return
         method: Callable[[NodeId, Any], Awaitable[Any]] = getattr(self._network, message.method)
         try:
             call = asyncio.ensure_future(method(message.to, message.request))
@@ -372,8 +389,12 @@ class Driver:
             self.watch.publish(replace(core.metrics(), current_leader=None))
         else:
             self.watch.publish(RaftMetrics(self._node, State.SHUTDOWN))
+        self.watch.close()
         for token in list(self._asked):
             self._settle(token, ShuttingDown())
+        self._snapshots.end(self._close_storage)
+
+    def _close_storage(self) -> None:
         self._disk.call(self._storage.close, (), self._closed)  # what it raises changes nothing any more
         self._disk.end()
 

@@ -64,15 +64,18 @@ class LocalHost(SSHHost):
         self._log = log
         self._lab = lab
         self._is_down = False
+        self._gone = ""  # how it went down by itself, once that is known
 
     async def connect(self, *, timeout: float = CONNECT_TIMEOUT, booting: bool = False) -> None:
-        """Open the connection; a host that was crashed says so at once.
+        """Open the connection; a host that was crashed, or that is known to be lost, says so at once.
 
         Raises:
             HostError: it is down, or cannot be reached.
         """
         if self._is_down:
             raise HostError("is down: it was crashed and not rebooted.", host=self.name)
+        if self._gone:
+            raise HostError(self._gone, host=self.name)
         try:
             await super().connect(timeout=timeout, booting=booting)
         except HostError as error:
@@ -86,11 +89,12 @@ class LocalHost(SSHHost):
             answer, _ = await self._lab.request("up")
         except HostError as gone:
             return HostError(f"cannot be reached: {gone.message}", host=self.name)
-        said = self._log.read_text(errors="replace").strip()[-500:] if self._log.exists() else ""
-        logged = f" Its SSH server logged: {said}" if said else ""
+        logged = _complaints(self._log)
         if self.name in answer["up"]:
             return HostError(error.message.removeprefix(f"{self.name}: ") + logged, host=self.name)
-        return HostError(f"is down: its first process ended by itself.{logged}", host=self.name)
+        self._gone = f"is down: its first process ended by itself.{logged}"
+        self.abandon()
+        return HostError(self._gone, host=self.name)
 
     async def crash(self) -> None:
         """Pull the plug: the wire first, then process 1 and with it everything; the disk stays."""
@@ -110,10 +114,18 @@ class LocalHost(SSHHost):
         try:
             async with asyncio.timeout(timeout):
                 await self._lab.request("boot", hosts=[self.name])
-                self._is_down = False
+                self._is_down, self._gone = False, ""
                 await self.connect(timeout=timeout, booting=True)
         except TimeoutError as error:
             raise HostError(f"did not boot within {timeout:g} s.", host=self.name) from error
+
+
+def _complaints(log: Path) -> str:
+    """The end of what an SSH server wrote, without what it writes on an ordinary day."""
+    usual = ("Server listening on ", "Accepted publickey for ", "Received disconnect from ", "Disconnected from ")
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    said = " ".join(line for line in lines if line.strip() and not line.startswith(usual))[-500:]
+    return f" Its SSH server logged: {said}" if said else ""
 
 
 class LocalPool:

@@ -40,6 +40,10 @@ class System(Protocol):
         """What a node says of itself; unreachable rather than an error. Its time is left at 0."""
         ...
 
+    async def lost_hosts(self) -> Mapping[str, str]:
+        """The nodes whose hosts do not answer any more, and what is known of why: a failure of the bed, no finding."""
+        ...
+
     async def unexpected_deaths(self, held_down: set[str]) -> Mapping[str, Mapping[str, Any]]:
         """The nodes whose process is gone though no fault holds it down, each with its evidence.
 

@@ -22,6 +22,7 @@ from raftbed.systems.kv_client import KeyValueConnection
 PORT = 8400
 _STATUS_TIMEOUT = 1.0
 _START_TIMEOUT = 20.0
+_HOST_TIMEOUT = 5.0
 _POLL = 0.05
 _LOG_LIMIT = 64 << 20
 _FILES = ("node.log", "trace.jsonl")
@@ -214,6 +215,19 @@ class RaftSystem:
             commit_index=said.commit_index,
             last_applied=said.last_applied,
         )
+
+    async def lost_hosts(self) -> Mapping[str, str]:
+        """See `System`."""
+        lost: dict[str, str] = {}
+
+        async def look(node: str) -> None:
+            try:
+                await self.host(node).run(["true"], timeout=_HOST_TIMEOUT)
+            except RaftbedError as error:
+                lost[node] = str(error)
+
+        await asyncio.gather(*(look(node) for node in self.nodes))
+        return lost
 
     async def unexpected_deaths(self, held_down: set[str]) -> Mapping[str, Mapping[str, Any]]:
         """See `System`."""

@@ -1,6 +1,8 @@
 """The command line answers in one sentence, with the right exit code, and nothing it cannot do is half done."""
 
+import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +47,11 @@ class TestUsage:
             (("run", "smoke-test", "--repeat", "0"), "--repeat"),
             (("check",), "Missing argument 'PATH...'"),
             (("check", "gone.jsonl"), "gone.jsonl: there is no such file."),
-            (("list", "cheeses"), "cheeses"),
+            (("list", "cheeses"), "'cheeses' is not one of 'tests', 'workloads'"),
+            (("list",), "raftbed: Missing argument 'KIND'. Choose from: tests, workloads"),
+            (("run", "smoke-test", "--sed", "3"), "No such option '--sed'"),
+            (("check", "x", "--check-time-limit", "-1"), "--check-time-limit"),
+            (("check", "x", "--check-memory-limit", "0"), "--check-memory-limit"),
             (("fly",), "No such command 'fly'"),
         ],
     )
@@ -54,6 +60,12 @@ class TestUsage:
         assert code == 254
         assert said in err
         assert "Traceback" not in err
+        assert len(err.splitlines()) <= 2, "a sentence, and the remedy"
+
+    def test_what_is_wrong_in_a_plan_file_comes_with_its_name(self, cli, tmp_path):
+        plan = tmp_path / "plan.toml"
+        plan.write_text('test = "smoke-test"\nnodes = 0\n')
+        assert f"{plan}: nodes: 0 is out of bounds" in cli("run", plan, "--dry-run")[2]
 
     def test_nothing_is_made_for_a_command_that_cannot_be_done(self, cli, tmp_path):
         cli("run", "no-such-test")
@@ -65,6 +77,15 @@ class TestUsage:
         code, _, err = cli("run", plan, "--seed", "3")
         assert code == 254
         assert "spells its schedule out" in err
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [("--debug", "run", "no-such-test"), ("check", "gone.jsonl", "--debug"), ("run", "x.toml", "--debug")],
+    )
+    def test_a_traceback_is_shown_when_asked_for_and_changes_no_exit_code(self, cli, arguments):
+        code, _, err = cli(*arguments)
+        assert code == 254, "1 would say that a run was invalid"
+        assert "Traceback" in err
 
     def test_version(self, cli):
         assert cli("--version") == (0, "raftbed 0.1.0\n", "")
@@ -113,10 +134,45 @@ class TestCheck:
         assert code == 254
         assert "odd.jsonl: line 1" in err
 
+    @pytest.mark.parametrize(
+        ("name", "content", "said"),
+        [
+            ("deep.jsonl", b"[" * 100_000 + b"]" * 100_000 + b"\n", "line 1 is not an event of a history"),
+            ("plain.jsonl.gz", b"hello\n", "is not compressed by gzip"),
+            ("cut.jsonl.gz", gzip.compress(b"{}\n")[:12], "UNKNOWN"),
+            ("broken.jsonl.gz", gzip.compress(b"{}")[:10] + b"\xff" * 80, "data are broken"),
+            ("bytes.jsonl", bytes(range(256)), "line 1 is not an event"),
+        ],
+    )
+    def test_no_file_is_odd_enough_for_an_internal_error(self, cli, tmp_path, name, content, said):
+        (tmp_path / name).write_bytes(content)
+        code, out, err = cli("check", name)
+        assert code in (2, 254)
+        assert said in out + err
+        assert "internal error" not in err
+
+    def test_a_path_that_cannot_be_checked_stops_no_other(self, cli, tmp_path):
+        bad = history(tmp_path / "bad.jsonl", BAD)
+        code, out, err = cli("check", "gone.jsonl", bad)
+        assert code == 254
+        assert "gone.jsonl: there is no such file" in err
+        assert out.startswith("INVALID")
+        document = json.loads(cli("check", "gone.jsonl", history(tmp_path / "good.jsonl", GOOD), "--json")[1])
+        assert document["validity"] == "unknown"
+        assert [error["path"] for error in document["errors"]] == ["gone.jsonl"]
+
+    def test_times_of_a_witness_read_as_such(self, cli, tmp_path):
+        open_ended = HistoryBuilder().op(1, "write", "x", 2, call=0, end=None)
+        open_ended.op(0, "read", "x", None, call=1, end=2, result=2).op(0, "read", "x", None, call=3, end=4)
+        _, out, _ = cli("check", history(tmp_path / "bad.jsonl", open_ended))
+        assert "0.000000 s, no answer: client 1 write 2 at n1  [unknown]" in out
+        assert "3.000000 s to 4.000000 s: client 0 read → null at n1  [ok]" in out
+
     def test_a_directory_that_is_no_run_is_named(self, cli, tmp_path):
         code, _, err = cli("check", tmp_path)
         assert code == 255
         assert "is not a run directory" in err
+        assert "raftbed list runs" in err
 
 
 class TestReport:
@@ -145,8 +201,42 @@ class TestList:
         assert {"stale-leader-read", "no-retry-dedup", "restart-applies-wrong"} <= names
 
     def test_runs_show_verdict_state_and_command(self, cli, tmp_path):
-        make_run(tmp_path, state="running")
+        run = make_run(tmp_path, state="running")
         assert "not checked" in cli("list", "runs")[1]
+        (shown,) = json.loads(cli("list", "runs", "--json")[1])["runs"]
+        assert (shown["validity"], shown["state"], shown["path"]) == (
+            None,
+            "running",
+            str(run.path.relative_to(tmp_path)),
+        )
+        assert shown["command"] == "raftbed run smoke-test --seed 1"
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+    @pytest.mark.parametrize("command", [("check", "closed/x"), ("report", "closed/x"), ("list", "runs"), ("report",)])
+    def test_what_is_closed_to_this_user_is_named(self, cli, tmp_path, command):
+        (tmp_path / "closed").mkdir(mode=0)
+        store = () if command[0] == "check" else ("--store", "closed")
+        code, _, err = cli(*command, *store)
+        assert code in (254, 255)
+        assert "closed" in err and "Permission denied" in err
+
+
+@pytest.mark.parametrize(("state", "expected"), [("ok", 0), ("missing", 255)])
+def test_the_doctor_tells_by_its_exit_code_whether_runs_can_be_run(cli, tmp_path, monkeypatch, state, expected):
+    from raftbed import doctor
+
+    kind = doctor.ROOT_HOSTS if os.geteuid() == 0 else doctor.USER_HOSTS
+    asked = []
+
+    def diagnose(store):
+        asked.append(store)
+        return [doctor.Finding(kind, "namespaces", state, "as it is")]
+
+    monkeypatch.setattr(doctor, "diagnose", diagnose)
+    code, out, _ = cli("doctor", "--store", tmp_path / "elsewhere")
+    assert code == expected
+    assert "as it is" in out
+    assert asked == [tmp_path / "elsewhere"], "leftovers are looked for in the store that was named"
 
 
 def test_help_is_quick_to_write_and_names_the_first_step():

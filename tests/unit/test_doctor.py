@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
 from raftbed import doctor
 from raftbed.doctor import Finding
+from raftbed.faults.toolbox import MECHANISMS
 from raftbed.hosts import prerequisites
+
+FAULT_KINDS = ("faults", doctor.LATER_FAULTS)
 
 
 def test_findings_are_grouped_and_remedies_stand_below_what_they_cure():
@@ -44,7 +48,9 @@ def test_each_fault_is_judged_by_its_own_trial(monkeypatch):
     said = "nft ok\nnft-loss failed Error: No such file\niptables ok\nroute failed RTNETLINK answers: no\n"
     monkeypatch.setattr(doctor, "_run", lambda command, stdin="": (0, said))
     monkeypatch.setattr(doctor, "find_program", lambda name: f"/sbin/{name}")
-    states = {finding.name: finding for finding in doctor._network_faults()}
+    findings = list(doctor._network_faults())
+    assert [kind for kind, _ in groupby(finding.kind for finding in findings)] == list(FAULT_KINDS)
+    states = {finding.name: finding for finding in findings}
     assert states["nft"].state == "ok"
     assert (states["nft-loss"].state, states["nft-loss"].detail) == ("warning", "packet loss: Error: No such file")
     assert states["route"].state == "missing"
@@ -72,10 +78,7 @@ def test_a_real_diagnosis_tries_everything_and_leaves_the_machine_as_it_was(tmp_
     assert (Path("/proc/self/mountinfo").read_text(), set(os.listdir("/sys/class/net"))) == before
     assert {"faults", "docker", "vagrant", "leftovers"} <= {finding.kind for finding in findings}
     if doctor.is_usable(findings):
-        assert {finding.name for finding in findings if finding.kind == "faults"} >= {
-            "nft",
-            "route",
-            "netem",
-            "/dev/fuse",
-        }
+        tried = {kind: {finding.name for finding in findings if finding.kind == kind} for kind in FAULT_KINDS}
+        assert tried["faults"] == {"kill", *MECHANISMS}, "every way to cut that runs may take is tried"
+        assert tried[doctor.LATER_FAULTS] >= {"netem", "/dev/fuse"}
     assert all(finding.detail for finding in findings)

@@ -1,5 +1,7 @@
 """A plan says everything a run is; what cannot be run is refused with the remedy."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -37,12 +39,25 @@ def test_a_test_without_faults_has_no_schedule():
 def test_the_command_that_repeats_a_run_makes_the_same_plan():
     from raftbed import cli
 
-    plan = make_plan(override(PARTITION, nodes=3, time_limit=12.5, rate=0.0, faults=["kill"]), seed=5)
-    words = repeat_command(plan).split()
+    changes = {"nodes": 3, "time_limit": 12.5, "rate": 0.0, "faults": ["kill"], "operation_timeout": 0.7}
+    plan = make_plan(override(PARTITION, **changes), seed=5)
+    command = repeat_command(plan)
+    assert command is not None
+    words = command.split()
     context = cli.run.make_context("run", words[2:])
     options = dict(context.params)
     settings = cli._settings(options.pop("test"), options)
     assert make_plan(settings, seed=99) == plan
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"schedule": []}, {"recovery_timeout": 3.0}, {"node_options": {"check_quorum": False}}, {"nodes": ["a"]}],
+)
+def test_what_options_cannot_say_is_repeated_from_the_recorded_plan(changes):
+    plan = make_plan(override(PARTITION, **changes), seed=5)
+    assert repeat_command(plan, Path("store/my runs/plan.json")) == "raftbed run 'store/my runs/plan.json'"
+    assert repeat_command(plan) is None
 
 
 @pytest.mark.parametrize(

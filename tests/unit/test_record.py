@@ -96,7 +96,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_file_that_is_no_gzip_is_named(tmp_path):
     (tmp_path / "h.jsonl.gz").write_text("plain")
-    with pytest.raises(HistoryError, match="not a gzip file"):
+    with pytest.raises(HistoryError, match="is not compressed by gzip"):
         read_history(tmp_path / "h.jsonl.gz")
 
 

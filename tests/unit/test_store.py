@@ -61,7 +61,8 @@ def test_lines_come_back_as_records(tmp_path):
 def test_everything_is_private(tmp_path):
     run = Store(tmp_path / "store").new_run("smoke-test")
     run.write_plan(PLAN)
-    for directory in (tmp_path / "store", run.path.parent, run.path, run.node_directory("n1")):
+    node = run.node_directory("n1")
+    for directory in (tmp_path / "store", run.path.parent, run.path, node.parent, node):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert stat.S_IMODE((run.path / "plan.json").stat().st_mode) == 0o600
 

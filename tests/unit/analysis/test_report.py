@@ -4,13 +4,17 @@ import re
 import shutil
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 from tests_support import HistoryBuilder, make_plan_for_tests, make_run, write_lines
 
 from raftbed.analysis.checks import run_checks
-from raftbed.analysis.report import write_report
-from raftbed.analysis.report.page import affected, operation_text
+from raftbed.analysis.operations import Window
+from raftbed.analysis.report import page as page_module
+from raftbed.analysis.report import plots, write_report
+from raftbed.analysis.report.ledger import rows, who
+from raftbed.analysis.report.page import affected, operation_text, timeline
 from raftbed.analysis.report.view import gather, natural, script_safe
 from raftbed.model import SECOND, FaultEvent, FaultStep
 from raftbed.store import RunEvent, StatusSample
@@ -46,9 +50,15 @@ def a_run(tmp_path, history: HistoryBuilder, *, hostile: str = ""):
             for node, role in roles.items()
         ],
     )
-    marks = [("phase", "clients", 0.4), ("phase", "heal", 4.0), ("stall", f"stood still {hostile}", 2.0)]
+    marks = [
+        ("phase", "clients", 0.4),
+        ("phase", "heal", 4.0),
+        ("phase", "recovery", 4.1),
+        ("stall", f"stood still {hostile}", 2.0),
+    ]
     write_lines(run.events_path, [RunEvent(int(at * SECOND), kind, said) for kind, said, at in marks])
-    (run.node_directory("n1") / "node.log").write_text(f"hello {hostile}\n")
+    for node in plan.nodes:
+        (run.node_directory(node) / "node.log").write_text(f"hello {hostile}\n")
     run.write_results(run_checks(run, plan.checks, time_limit=20, memory_limit=1 << 30))
     return run
 
@@ -72,7 +82,7 @@ def test_the_verdict_comes_first_and_needs_no_script(tmp_path):
 
 
 def test_a_valid_run_shows_no_violation(tmp_path):
-    history = HistoryBuilder().op(0, "write", "x", 1, call=1, end=2).op(0, "read", "x", None, call=2, end=3, result=1)
+    history = HistoryBuilder().op(0, "write", "x", 1, call=1, end=2).op(0, "read", "x", None, call=5, end=6, result=1)
     page = page_of(a_run(tmp_path, history))
     assert 'id="violation"' not in page
     assert "<title>valid" in page
@@ -115,8 +125,6 @@ def test_unreadable_parts_become_a_sentence(tmp_path):
 
 
 def test_a_plot_that_fails_changes_neither_page_nor_verdict(tmp_path, monkeypatch):
-    from raftbed.analysis.report import plots
-
     monkeypatch.setattr(plots, "_finished", lambda *a, **k: 1 / 0)
     page = page_of(a_run(tmp_path, stale_read(HistoryBuilder())))
     assert "could not be made: ZeroDivisionError" in page
@@ -155,16 +163,93 @@ def test_json_in_a_script_cannot_end_it():
     assert "\u2028" not in script_safe(HOSTILE)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs the Debian package chromium")
-def test_it_opens_from_disk_with_no_console_message(tmp_path):
-    report = write_report(a_run(tmp_path, stale_read(HistoryBuilder())))
-    options = [
+def window(kind="partition", nodes=("n1", "n2", "n3"), **injected) -> Window:
+    return Window(FaultStep("f01", kind, "any", 1.0, 3.0, nodes), nodes, injected=1, detail={"injected": injected})
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (window(drops={"n1": ["n2", "n3"], "n2": ["n1"], "n3": ["n1"]}), "n1 ┊ n2 n3"),
+        (window(drops={"n1": ["n2", "n3"]}), "n1 drops n2 n3"),
+        (window(drops={"n2": ["n1"], "n3": ["n1"]}), "n2 n3 drop n1"),
+        (window(drops={"n1": ["n2"], "n2": ["n3"], "n3": ["n1"]}), "n1 drops n2, n2 drops n3, n3 drops n1"),
+        (window(kind="kill", nodes=("n1", "n2")), "n1 n2 killed"),
+        (window(nodes=()), ""),
+    ],
+)
+def test_the_ledger_says_on_whom_a_fault_acted(fault, said):
+    assert who(fault) == said
+
+
+def test_the_ledger_tells_plan_and_effect_of_each_fault(tmp_path):
+    (row,) = rows(gather(a_run(tmp_path, stale_read(HistoryBuilder()))))
+    assert (row.begin, row.end) == (int(1.4 * SECOND), int(3.4 * SECOND))  # clients began at 0.4 s
+    assert row.window.injected == SECOND
+    assert row.operations == 4
+    assert row.served is None
+
+
+def test_the_drawing_of_a_violation_names_the_faults_in_force(tmp_path):
+    page = page_of(a_run(tmp_path, stale_read(HistoryBuilder())))
+    violation = page.partition('id="violation"')[2].partition("</figure>")[0]
+    assert ">f01 partition halves</text>" in violation
+
+
+def test_all_plots_show_the_same_stretch_of_time(tmp_path):
+    view = gather(a_run(tmp_path, stale_read(HistoryBuilder())))
+    made, failures = plots.figures(view)
+    assert not failures
+    assert [figure["layout"]["xaxis"]["range"] for figure in made] == [[0.4, 3.0]] * 2
+
+
+def test_of_very_many_operations_those_that_tell_most_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "_MOST_BARS", 20)
+    history = stale_read(HistoryBuilder())
+    for number in range(200):
+        history.op(5, "write", "y", 100 + number, call=2 + number / 100, end=2.001 + number / 100)
+    history.op(6, "write", "z", 9, call=2.5, end=2.6, type="fail")
+    drawn = timeline(gather(a_run(tmp_path, history)))
+    assert 10 < len(drawn["operations"]) <= 23
+    assert drawn["omitted"] == 205 - len(drawn["operations"])
+    assert sum(operation[8] for operation in drawn["operations"]) == 3, "the witness"
+    assert {operation[3] for operation in drawn["operations"]} == {0, 1, 2}
+
+
+def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Open a page from disk in a browser without any network; a picture or the page's elements, and the log."""
+    arguments = [
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
-        "--enable-logging=stderr", "--virtual-time-budget=4000", "--dump-dom",
+        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={page.parent / 'profile'}",
+        "--enable-logging=stderr", "--v=0", "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=4000",
     ]  # fmt: skip
-    shown = subprocess.run(
-        [CHROMIUM, *options, report.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert "CONSOLE" not in shown.stderr
-    assert 'class="main-svg"' in shown.stdout, "plotly drew nothing"
+    assert CHROMIUM is not None
+    command = [CHROMIUM, *arguments, *options, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs the Debian package chromium")
+class TestInABrowser:
+    def test_it_opens_from_disk_with_no_console_message(self, tmp_path):
+        run = a_run(tmp_path, stale_read(HistoryBuilder()), hostile=HOSTILE)
+        shown = browse(write_report(run), "--dump-dom")
+        assert "CONSOLE" not in shown.stderr
+        assert 'class="main-svg"' in shown.stdout, "plotly drew nothing"
+        assert 'id="zoom">' in shown.stdout, "the timeline's script did not come to its end"
+        buttons = set(re.findall(r'data-title="([^"]*)"', shown.stdout))
+        assert "Zoom in" in buttons
+        assert not [name for name in buttons if "hare" in name or "loud" in name], "a button that uploads"
+
+    def test_its_verdict_is_drawn_without_javascript(self, tmp_path):
+        # What the browser draws with scripts off changes when the verdict is hidden: so it was there.
+        page = page_of(a_run(tmp_path, stale_read(HistoryBuilder())))
+        pictures = []
+        for name, content in (("shown", page), ("hidden", page.replace("<h1>", '<h1 style="visibility: hidden">'))):
+            (tmp_path / f"{name}.html").write_text(content, encoding="utf-8")
+            # The browser itself takes pictures by script: only the page within the frame is to go without.
+            frame = tmp_path / f"frame-{name}.html"
+            frame.write_text(f'<iframe sandbox="" src="{name}.html" width="780" height="380"></iframe>')
+            picture = tmp_path / f"{name}.png"
+            browse(frame, "--window-size=800,400", f"--screenshot={picture}")
+            pictures.append(picture.read_bytes())
+        assert pictures[0] != pictures[1]

@@ -68,7 +68,7 @@ def test_a_missing_segment_is_refused():
     disk = FakeDisk()
     filled(disk, writes=30, segment_size=200)
     disk.remove("00000002.log")
-    with pytest.raises(CorruptRecord, match=r"one is missing.*Restore it from another node"):
+    with pytest.raises(CorruptRecord, match=r"one is missing.*This node must not go on with what is left"):
         DiskLogStore(disk).get_initial_state()
 
 
@@ -111,7 +111,9 @@ def test_a_changed_byte_anywhere_before_the_last_write_is_corruption():
     for offset in range(last_write):
         damaged = bytearray(sound)
         damaged[offset] ^= 0x40
-        with pytest.raises(CorruptRecord, match=r"/disk/00000001\.log: the record at byte \d+ is corrupted.*Restore"):
+        with pytest.raises(
+            CorruptRecord, match=r"/disk/00000001\.log: the record at byte \d+ is corrupted.*remove it from the cluster"
+        ):
             DiskLogStore(FakeDisk({"00000001.log": bytes(damaged)})).get_initial_state()
 
 

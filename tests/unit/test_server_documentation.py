@@ -1,0 +1,47 @@
+"""docs/node.md says what the node does: every answer, every option, and an example that runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from raftbed.nodes.raft import Config
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGE = (ROOT / "docs" / "node.md").read_text()
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading."""
+    table = PAGE.partition(f"\n## {heading}\n")[2].partition("\n| ---")[2].partition("\n\n")[0]
+    return [[cell.strip().strip("`*") for cell in line.strip("|").split("|")] for line in table.splitlines()[1:]]
+
+
+def test_every_answer_is_in_the_table():
+    source = "".join(
+        (ROOT / "nodes" / name).read_text()
+        for name in ("problems.py", "server.py", "service.py", "requests.py", "admin.py")
+    )
+    made = {(int(status), code) for status, code in re.findall(r'Problem\(\s*(\d{3}), "([a-z-]+)"', source)}
+    made |= {(int(status), code) for status, code in re.findall(r'(\d{3}): "([a-z-]+)"', source)}
+    made |= {(int(status), code) for status, code in re.findall(r': \((\d{3}), "([a-z-]+)"\)', source)}
+    assert {(int(status), code) for status, code, *_ in rows("Answers")} == made | {(409, "precondition-failed")}
+    assert len(made) > 12
+
+
+def test_every_option_is_in_the_table_with_its_default():
+    defaults = {field.name: field.default for field in fields(Config) if field.name != "cluster_name"}
+    said = {name: default.strip('"').replace("true", "True") for name, default, _ in rows("Configuration")}
+    assert said == {name: str(default) for name, default in defaults.items()}
+
+
+def test_the_example_of_embedding_runs(tmp_path):
+    page = (ROOT / "docs" / "embedding.md").read_text()
+    example = page.partition("```python\n")[2].partition("```")[0]
+    assert len(example.splitlines()) < 75
+    ended = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.stderr == ""
+    assert re.fullmatch(r"42 42\nask n[123] to \{'add': 1\}\nafter a restart: 42\n", ended.stdout)
