@@ -23,7 +23,19 @@ from typing import Any
 from raftbed.nodes.raft.config import MILLISECOND, Config
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.errors import LeadershipLost, RaftStorageError, ShuttingDown
-from raftbed.nodes.raft.events import Answered, Apply, Durable, Effect, Event, Failed, Ready, Respond, Send, Trace
+from raftbed.nodes.raft.events import (
+    Answered,
+    Apply,
+    Durable,
+    Effect,
+    Event,
+    Failed,
+    Ready,
+    Respond,
+    Restore,
+    Send,
+    Trace,
+)
 from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage
 from raftbed.nodes.raft.messages import MembershipConfig, NodeId, SnapshotMeta
 from raftbed.nodes.raft.progress import Rate
@@ -132,6 +144,7 @@ class Driver:
         self._inbox: list[Event] = []
         self._turn_is_due = False
         self._writing = False
+        self._applied = 0  # the last entry that the state machine has seen; the core is ahead while the disk works
         self._ending = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
@@ -208,6 +221,7 @@ class Driver:
                 base=stored.base,
                 snapshot=stored.snapshot,
             )
+            self._applied = core.last_applied
             core.start()
         except Exception as failure:
             self._end(failure)
@@ -237,7 +251,7 @@ class Driver:
             self._finish(ready.effects)
         else:
             self._set_timer(core)
-        self.watch.publish(core.metrics())
+        self.watch.publish(core.metrics(self._applied))
 
     def _begin(self, ready: Ready) -> None:
         if self._tracer is not None and ready.traces:
@@ -290,6 +304,7 @@ class Driver:
                 self._apply(effect)
             else:
                 self._snapshots.do(effect)
+                self._applied = effect.snapshot.index if isinstance(effect, Restore) else self._applied
 
     def _set_timer(self, core: Core) -> None:
         """Have a turn taken at the core's deadline. A timer that fires too early only looks, and is set again."""
@@ -315,6 +330,7 @@ class Driver:
             answers = self._storage.apply_to_state_machine(effect.entries)
         except Exception as error:
             raise RaftStorageError(f"the state machine failed: {type(error).__name__}: {error}") from error
+        self._applied = effect.entries[-1].index
         if not effect.tokens:
             return
         for entry, answer in zip(effect.entries, answers, strict=True):
@@ -386,7 +402,7 @@ class Driver:
             for token in owed:
                 self._settle(token, LeadershipLost("the leader shut down before the write was committed"))
             core.change_state(State.SHUTDOWN)
-            self.watch.publish(replace(core.metrics(), current_leader=None))
+            self.watch.publish(replace(core.metrics(self._applied), current_leader=None))
         else:
             self.watch.publish(RaftMetrics(self._node, State.SHUTDOWN))
         self.watch.close()

@@ -372,15 +372,15 @@ class CoreState:
         heard = self.leader_heard
         return heard is not None and self.now - heard < self.config.election_timeout_min * MILLISECOND
 
-    def metrics(self) -> RaftMetrics:
-        """What this node is and knows."""
+    def metrics(self, applied: int | None = None) -> RaftMetrics:
+        """What this node is and knows; `applied` is how far the driver has come with what it was told to apply."""
         return RaftMetrics(
             self.id,
             self.state,
             self.term,
             self.log.last_index,
             self.commit_index,
-            self.last_applied,
+            self.last_applied if applied is None else applied,
             self.leader_id,
             self.membership,
         )

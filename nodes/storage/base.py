@@ -76,11 +76,11 @@ class SnapshotStore(Protocol):
     """
 
     def open(self) -> SnapshotMeta | None:
-        """Say which snapshot there is. Called first, once; forgets what is unfinished."""
+        """Verify and say which snapshot there is. Called first, once; forgets what is unfinished."""
         ...
 
     def pieces(self) -> Iterator[bytes]:
-        """The pieces of the snapshot that there is, verified on the way."""
+        """The pieces of the snapshot that there is."""
         ...
 
     def write(

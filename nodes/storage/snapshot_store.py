@@ -58,7 +58,9 @@ class DiskSnapshots:
                 if name.endswith(".partial"):
                     directory.remove(name)
             names = [name for name in directory.names() if _NAME.fullmatch(name)]
-            self._current = self._footer(names[-1]) if names else None
+            if names:
+                self._current = self._footer(names[-1])
+                self._verify(names[-1], self._current)
         except OSError as error:
             raise StorageError(f"{self._path('')}: the snapshots cannot be read: {error}.") from error
         return self._current
@@ -81,7 +83,7 @@ class DiskSnapshots:
     def pieces(self) -> Iterator[bytes]:
         """See `SnapshotStore`."""
         assert self._current is not None
-        return self._verified(_name(self._current), self._current)
+        return unframed(self._blocks(_name(self._current), self._current.size))
 
     def received_pieces(self) -> Iterator[bytes]:
         """See `SnapshotStore`."""
@@ -92,21 +94,11 @@ class DiskSnapshots:
         assert self._directory is not None
         return self._directory.read_at(_name(snapshot), offset, min(size, snapshot.size - offset))
 
-    def _verified(self, name: str, meta: SnapshotMeta) -> Iterator[bytes]:
+    def _verify(self, name: str, meta: SnapshotMeta) -> None:
+        """Before the state machine makes anything of it: damaged data may decode to something, or hang."""
         checksum = 0
-
-        def blocks() -> Iterator[bytes]:
-            nonlocal checksum
-            for block in self._blocks(name, meta.size):
-                checksum = zlib.crc32(block, checksum)
-                yield block
-
-        try:
-            yield from unframed(blocks())
-        except ValueError as error:
-            raise CorruptRecord(f"{self._path(name)}: {error}. {_REMEDY}") from error
-        except OSError as error:
-            raise StorageError(f"{self._path(name)}: cannot be read: {error}.") from error
+        for block in self._blocks(name, meta.size):
+            checksum = zlib.crc32(block, checksum)
         if checksum != meta.checksum:
             raise CorruptRecord(f"{self._path(name)}: does not have its checksum. {_REMEDY}")
 
