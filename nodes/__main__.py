@@ -114,8 +114,9 @@ def split_address(name: str, address: str) -> tuple[str, int]:
 async def run(settings: NodeSettings) -> int:
     """Run the node until it is told to stop (SIGTERM, SIGINT) or its storage fails; returns the exit status."""
     from raftbed.nodes.admin import learner_of_addresses
+    from raftbed.nodes.peers import PeerNetwork
     from raftbed.nodes.raft import Raft, RaftError
-    from raftbed.nodes.server import PeerNetwork, Server
+    from raftbed.nodes.server import Server
     from raftbed.nodes.state_machine import KeyValueStateMachine
     from raftbed.nodes.storage import open_storage
     from raftbed.nodes.trace import TraceFile

@@ -29,8 +29,8 @@ def sync_each_entry() -> None:
 class Store(SyncObj):  # type: ignore[misc]
     """A replicated map."""
 
-    def __init__(self, own: str, others: list[str], journal_file: str) -> None:
-        super().__init__(own, others, SyncObjConf(journalFile=journal_file, appendEntriesUseBatch=True))
+    def __init__(self, own: str, others: list[str], journal_file: str, *, batch: bool) -> None:
+        super().__init__(own, others, SyncObjConf(journalFile=journal_file, appendEntriesUseBatch=batch))
         self.values: dict[str, Any] = {}
 
     @replicated
@@ -67,10 +67,10 @@ async def serve(port: int, store: Store) -> None:
 
 
 def main() -> None:
-    """``pysyncobj_node.py HTTP_PORT JOURNAL OWN OTHER...``."""
-    port, journal_file, own, *others = sys.argv[1:]
+    """``pysyncobj_node.py HTTP_PORT JOURNAL BATCH OWN OTHER...``."""
+    port, journal_file, batch, own, *others = sys.argv[1:]
     sync_each_entry()
-    store = Store(own, others, journal_file)
+    store = Store(own, others, journal_file, batch=batch == "yes")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(int(port), store))
 

@@ -209,10 +209,11 @@ class Etcd(System):
 
 
 class PySyncObj(System):
-    """PySyncObj behind an aiohttp shim, its journal synced. It has no linearizable read."""
+    """PySyncObj behind an aiohttp shim, its journal synced; each command is sent at once. It has no linearizable read."""
 
     name = "pysyncobj"
     kinds = ("write",)
+    batch = "no"
 
     def start(self) -> None:
         if importlib.util.find_spec("pysyncobj") is None:
@@ -224,7 +225,7 @@ class PySyncObj(System):
         own = names.pop(number)
         shim = str(Path(__file__).with_name("pysyncobj_node.py"))
         journal = str(self.directory / f"{number}.journal")
-        return [sys.executable, shim, str(self.ports[number]), journal, own, *names]
+        return [sys.executable, shim, str(self.ports[number]), journal, self.batch, own, *names]
 
     def leading(self) -> int:
         for port in self.ports:
@@ -237,7 +238,14 @@ class PySyncObj(System):
         return post(f"/kv/{key}/put", {"value": _VALUE})
 
 
-SYSTEMS: Sequence[type[System]] = (Raftbed, Etcd, PySyncObj)
+class BatchedPySyncObj(PySyncObj):
+    """The same as it is by default: commands are gathered for a tenth of a second."""
+
+    name = "pysyncobj-batched"
+    batch = "yes"
+
+
+SYSTEMS: Sequence[type[System]] = (Raftbed, Etcd, PySyncObj, BatchedPySyncObj)
 
 
 def free_ports(count: int) -> list[int]:

@@ -2,6 +2,9 @@
 
 Indexes and terms start at 1; 0 stands for "before the first". A node id is a short string.
 Names and fields follow async-raft 0.6.1 and the Raft paper, section 5.
+
+All are `gc=False`: they are trees that come from or go to bytes, and never part of a cycle; a log of them is so large
+that each full run of the garbage collector would hold the node up.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ MOST = (1 << 62) - 1
 """The greatest term or index that is taken from a peer: room to count on, within what a disk record can hold."""
 
 
-class MembershipConfig(msgspec.Struct, frozen=True, array_like=True):
+class MembershipConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Who takes part in decisions.
 
     Attributes:
@@ -80,7 +83,7 @@ class MembershipConfig(msgspec.Struct, frozen=True, array_like=True):
         return MembershipConfig(members, None, self.non_voters, addresses)
 
 
-class HardState(msgspec.Struct, frozen=True, array_like=True):
+class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a node must never forget (Raft paper, figure 2: persistent state).
 
     Attributes:
@@ -92,11 +95,11 @@ class HardState(msgspec.Struct, frozen=True, array_like=True):
     voted_for: NodeId | None = None
 
 
-class Blank(msgspec.Struct, frozen=True, array_like=True, tag="blank"):
+class Blank(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="blank"):
     """An entry without content, by which a new leader commits what earlier terms left (Raft paper, section 8)."""
 
 
-class Normal(msgspec.Struct, frozen=True, array_like=True, tag="normal"):
+class Normal(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="normal"):
     """A command of the application.
 
     Attributes:
@@ -106,7 +109,7 @@ class Normal(msgspec.Struct, frozen=True, array_like=True, tag="normal"):
     data: Any
 
 
-class ConfigChange(msgspec.Struct, frozen=True, array_like=True, tag="config"):
+class ConfigChange(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="config"):
     """A new membership, in force on each node as soon as it is appended there (Raft paper, section 6)."""
 
     membership: MembershipConfig
@@ -115,7 +118,7 @@ class ConfigChange(msgspec.Struct, frozen=True, array_like=True, tag="config"):
 Payload = Blank | Normal | ConfigChange
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One place of the replicated log."""
 
     index: int
@@ -123,7 +126,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     payload: Payload
 
 
-class AppendEntriesRequest(msgspec.Struct, frozen=True, array_like=True):
+class AppendEntriesRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Replication and heartbeat (Raft paper, figure 2).
 
     Attributes:
@@ -156,7 +159,7 @@ class AppendEntriesRequest(msgspec.Struct, frozen=True, array_like=True):
         return True
 
 
-class ConflictHint(msgspec.Struct, frozen=True, array_like=True):
+class ConflictHint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a leader should look for agreement next (Raft paper, end of section 5.3).
 
     Attributes:
@@ -168,7 +171,7 @@ class ConflictHint(msgspec.Struct, frozen=True, array_like=True):
     index: int
 
 
-class AppendEntriesResponse(msgspec.Struct, frozen=True, array_like=True):
+class AppendEntriesResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Answer to `AppendEntriesRequest`.
 
     Attributes:
@@ -184,7 +187,7 @@ class AppendEntriesResponse(msgspec.Struct, frozen=True, array_like=True):
     conflict: ConflictHint | None = None
 
 
-class VoteRequest(msgspec.Struct, frozen=True, array_like=True):
+class VoteRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Request for a vote, or for a promise of one (PreVote, Raft thesis 9.6; the method called tells which).
 
     Attributes:
@@ -212,7 +215,7 @@ class VoteRequest(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class VoteResponse(msgspec.Struct, frozen=True, array_like=True):
+class VoteResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Answer to `VoteRequest`.
 
     Attributes:
@@ -224,7 +227,7 @@ class VoteResponse(msgspec.Struct, frozen=True, array_like=True):
     vote_granted: bool
 
 
-class LogBase(msgspec.Struct, frozen=True, array_like=True):
+class LogBase(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a compacted log begins: the last entry that is not in it any more.
 
     Attributes:
@@ -242,7 +245,7 @@ BEGINNING = LogBase()
 """The base of a log that has everything."""
 
 
-class SnapshotMeta(msgspec.Struct, frozen=True, array_like=True):
+class SnapshotMeta(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Says which snapshot it is; the data itself is storage's.
 
     Attributes:
@@ -271,7 +274,7 @@ class SnapshotMeta(msgspec.Struct, frozen=True, array_like=True):
         return LogBase(self.index, self.term, self.hash)
 
 
-class InstallSnapshotRequest(msgspec.Struct, frozen=True, array_like=True):
+class InstallSnapshotRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A piece of a snapshot, for a peer that lacks entries which the leader's log does not have any more.
 
     Attributes:
@@ -302,7 +305,7 @@ class InstallSnapshotRequest(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class InstallSnapshotResponse(msgspec.Struct, frozen=True, array_like=True):
+class InstallSnapshotResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Answer to `InstallSnapshotRequest`.
 
     Attributes:
@@ -316,7 +319,7 @@ class InstallSnapshotResponse(msgspec.Struct, frozen=True, array_like=True):
     installed: bool = False
 
 
-class TimeoutNowRequest(msgspec.Struct, frozen=True, array_like=True):
+class TimeoutNowRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A leader asks a peer to stand for election at once (leadership transfer, Raft thesis 3.10)."""
 
     term: int
@@ -327,7 +330,7 @@ class TimeoutNowRequest(msgspec.Struct, frozen=True, array_like=True):
         return self.term > 0
 
 
-class TimeoutNowResponse(msgspec.Struct, frozen=True, array_like=True):
+class TimeoutNowResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Answer to `TimeoutNowRequest`: the peer's term."""
 
     term: int
