@@ -209,7 +209,7 @@ class Etcd(System):
 
 
 class PySyncObj(System):
-    """PySyncObj behind an aiohttp shim, its journal synced; each command is sent at once. It has no linearizable read."""
+    """PySyncObj behind an aiohttp shim, its journal synced; commands are sent at once. It has no linearizable read."""
 
     name = "pysyncobj"
     kinds = ("write",)

@@ -200,10 +200,8 @@ class Snapshots(Replication):
         if snapshot.index <= self.log.last_index and self.log.matches(snapshot.index, snapshot.term):
             self.log.compact(snapshot.index)
         else:
-            first = self.log.base.index + 1
-            if self.log.last_index >= first:
-                self.trace("truncate", index=first, last=self.log.last_index)
-                self._truncate_from = first if self._truncate_from is None else min(first, self._truncate_from)
+            if snapshot.index <= self.log.last_index:
+                self.truncate_log(self.commit_index + 1)  # it contradicts; a shorter one is only overtaken
             self._new_entries = []
             self.log = Log((), snapshot.base(), snapshot.membership)
         self.log_begins_after_snapshot()
