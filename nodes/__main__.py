@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -143,6 +144,8 @@ async def run(settings: NodeSettings) -> int:
     try:
         await server.listen(host, port)
         log.info("node %s of cluster %s listens on %s:%d", settings.id, settings.cluster, host, port)
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the collector need not look at it again and again
         await asyncio.wait({closed, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if closed.done():
             closed.result()

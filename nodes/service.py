@@ -49,8 +49,7 @@ _log = logging.getLogger("raftbed.nodes")
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """A request.
 
     Attributes:
@@ -66,8 +65,7 @@ class Query:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What to say to it."""
 
     status: int

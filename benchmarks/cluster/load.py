@@ -109,8 +109,7 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.buffer:
             data = self.buffer + data
-        head = data.find(_END_OF_HEAD)
-        if head < 0 or not _is_whole(data, head):
+        if not is_whole(data):
             self.buffer = data
             return
         self.buffer = b""
@@ -125,7 +124,11 @@ class Client(asyncio.Protocol):
             self.run.stop()
 
 
-def _is_whole(data: bytes, head: int) -> bool:
+def is_whole(data: bytes) -> bool:
+    """An answer of HTTP/1.1 has come to its end."""
+    head = data.find(_END_OF_HEAD)
+    if head < 0:
+        return False
     start = data.find(b"ontent-", 0, head)
     while start >= 0 and data[start + 7 : start + 13].lower() != b"length":
         start = data.find(b"ontent-", start + 7, head)

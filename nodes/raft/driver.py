@@ -67,16 +67,28 @@ class MetricsWatch:
 
     def __init__(self, initial: RaftMetrics) -> None:
         self._current = initial
+        self._look: Callable[[], RaftMetrics] | None = None  # gives newer ones than `_current`
         self._change: asyncio.Event | None = None  # exists while someone waits
         self._closed = False
 
     @property
     def current(self) -> RaftMetrics:
         """As of now."""
+        if self._look is not None:
+            self._current = self._look()
+            self._look = None
         return self._current
+
+    def refresh(self, look: Callable[[], RaftMetrics]) -> None:
+        """The metrics may have changed. `look` is only asked for them if someone wants to know: turns are many."""
+        if self._change is None:
+            self._look = look
+        else:
+            self.publish(look())
 
     def publish(self, metrics: RaftMetrics) -> None:
         """Replace the current metrics and wake who waits, if anything changed."""
+        self._look = None
         if self._change is not None and metrics != self._current:
             self._change.set()
             self._change = None
@@ -94,9 +106,11 @@ class MetricsWatch:
         """
         if self._closed:
             raise ShuttingDown
-        self._change = self._change or asyncio.Event()
+        if self._change is None:
+            _ = self.current  # what there is now is no change
+            self._change = asyncio.Event()
         await self._change.wait()
-        return self._current
+        return self.current
 
     async def wait_for(self, condition: Callable[[RaftMetrics], bool]) -> RaftMetrics:
         """Wait until `condition` holds of the metrics, which may be at once.
@@ -104,9 +118,9 @@ class MetricsWatch:
         Raises:
             ShuttingDown: the node has shut down, and it does not hold.
         """
-        while not condition(self._current):
+        while not condition(self.current):
             await self.changed()
-        return self._current
+        return self.current
 
 
 class Driver:
@@ -222,6 +236,7 @@ class Driver:
                 snapshot=stored.snapshot,
             )
             self._applied = core.last_applied
+            core.tracing = self._tracer is not None
             core.start()
         except Exception as failure:
             self._end(failure)
@@ -251,7 +266,11 @@ class Driver:
             self._finish(ready.effects)
         else:
             self._set_timer(core)
-        self.watch.publish(core.metrics(self._applied))
+        self.watch.refresh(self._look)
+
+    def _look(self) -> RaftMetrics:
+        assert self._core is not None
+        return self._core.metrics(self._applied)
 
     def _begin(self, ready: Ready) -> None:
         if self._tracer is not None and ready.traces:

@@ -102,6 +102,8 @@ class Replication(CoreState):
 
     def trace_append(self, first: int) -> None:
         """Note what was appended."""
+        if not self.tracing:
+            return  # a hash of every entry is more than a call to `trace`
         last = self.log.last_index
         hashes = [self.log.prefix_hash(index) for index in range(first, last + 1)]
         terms = [self.log.term(index) for index in range(first, last + 1)]

@@ -205,6 +205,7 @@ class CoreState:
         self._early: list[Send] = []
         self._effects: list[Effect] = []
         self._traces: list[Trace] = []
+        self.tracing = True  # someone takes the traces
         self._traced_role: tuple[str, int, NodeId | None] | None = None
         self._new_hard_state: HardState | None = None
         self._truncate_from: int | None = None
@@ -255,7 +256,8 @@ class CoreState:
 
     def trace(self, event: str, **fields: Any) -> None:
         """Note something for the trace."""
-        self._traces.append(Trace(event, {"term": self.term, **fields}))
+        if self.tracing:
+            self._traces.append(Trace(event, {"term": self.term, **fields}))
 
     def save_hard_state(self, term: int, voted_for: NodeId | None) -> None:
         """Change term or vote; durable before anything that follows leaves."""

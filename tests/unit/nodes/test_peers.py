@@ -14,9 +14,13 @@ from raftbed.nodes.raft import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     Entry,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    MembershipConfig,
     Normal,
     RaftNetworkError,
     ShuttingDown,
+    SnapshotMeta,
     VoteRequest,
     VoteResponse,
 )
@@ -25,6 +29,7 @@ from raftbed.nodes.state_machine import KeyValueStateMachine
 from raftbed.nodes.wire import CLUSTER_HEADER, NUMBERS, REFUSED, Frames, encode, frame
 
 VOTE = VoteRequest(1, "n1", 0, 0)
+PIECE = InstallSnapshotRequest(1, "n1", SnapshotMeta(5, 1, "", MembershipConfig(("n1",)), size=9), 0, b"piece")
 
 
 class Receiver:
@@ -117,6 +122,42 @@ async def test_a_peer_of_another_cluster_refuses() -> None:
         with pytest.raises(RaftNetworkError, match=r"403 Forbidden.*belongs to cluster 'another', not to 'test'"):
             await network.vote("n2", VOTE)
         assert receiver.asked.empty()
+
+
+async def test_a_node_that_is_taken_for_another_refuses() -> None:
+    async with pair() as (network, receiver, server):
+        assert server._runner is not None
+        network = PeerNetwork("test", {"n3": f"127.0.0.1:{server._runner.addresses[0][1]}"}, timeout=5)
+        with pytest.raises(RaftNetworkError, match="This node is n2, not n3"):
+            await network.vote("n3", VOTE)
+        await network.close()
+        assert receiver.asked.empty()
+
+
+async def test_a_snapshot_has_a_connection_of_its_own_and_all_the_time_it_is_given() -> None:
+    async with pair(timeout=0.02) as (network, receiver, server):
+        await answered(network, receiver)
+        installing = network.install_snapshot("n2", PIECE)
+        rpc, token = await receiver.next()
+        assert rpc == PIECE
+        await asyncio.sleep(0.05)
+        await answered(network, receiver)
+        assert len(server._streams) == 2
+        token.set_result(InstallSnapshotResponse(1))
+        assert (await installing).term == 1
+
+
+async def test_a_piece_of_a_snapshot_that_is_given_up_takes_its_connection_with_it() -> None:
+    async with pair() as (network, receiver, server):
+        installing = network.install_snapshot("n2", PIECE)
+        await receiver.next()
+        (stream,) = server._streams
+        installing.cancel()
+        await asyncio.wait_for(stream.closed, 5)
+        again = network.install_snapshot("n2", PIECE)
+        _, token = await receiver.next()
+        token.set_result(InstallSnapshotResponse(1))
+        await again
 
 
 async def test_a_peer_that_is_down_is_an_error_and_is_found_when_it_comes_up() -> None:
