@@ -52,9 +52,16 @@ class Snapshots(Replication):
             self.take_snapshot()
 
     def may_take_snapshot(self) -> bool:
-        """None is being taken, or stored; and no peer is in the middle of being sent the one that there is."""
+        """None is being taken, or stored; and no peer is in the middle of being sent the one that there is.
+
+        A newer one would make the peer begin again. But one that never comes to the end must not let the log grow for
+        ever: past ten times what the policy says, it has had its time.
+        """
         if self.compacting is not None or (self.incoming is not None and self.incoming.busy):
             return False
+        policy, since = self.config.snapshot_policy, self.last_applied - (self.snapshot.index if self.snapshot else 0)
+        if policy is not None and since >= 10 * policy.entries:
+            return True
         streams = self.leadership.progress.values() if self.leadership else ()
         return not any(stream.stream is Stream.SNAPSHOT and not stream.unreachable for stream in streams)
 

@@ -444,6 +444,18 @@ def test_snapshot_gives_a_slow_peer_time():
     assert len({piece.snapshot.id for piece in pieces(cluster, straggler)}) == 1
 
 
+def test_snapshot_transfer_that_never_ends_does_not_let_the_log_grow_for_ever():
+    cluster, leader, straggler = behind()
+    core = cluster.core(leader)
+    cluster.heal()
+    cluster.cut = {(straggler, leader)}
+    core.leadership.progress[straggler].unreachable = False  # it answers everything but the pieces
+    core.leadership.progress[straggler].begin_snapshot(core.snapshot)
+    assert not core.may_take_snapshot()
+    core.last_applied = core.snapshot.index + 10 * 20
+    assert core.may_take_snapshot()
+
+
 def test_compaction_and_joiner():
     """A node joins a cluster whose log no longer has its beginning."""
     cluster = Cluster(3, snapshot_policy=LogsSinceLast(20), trailing_logs=5, spare=1)

@@ -85,6 +85,46 @@ async def test_a_cluster_grows_moves_and_shrinks(nodes, capsys):
     assert await nodes.read("k") == 2
 
 
+class ShortLogs(Cluster):
+    """Nodes that take a snapshot every 20 entries, and keep 5 in the log."""
+
+    def command(self, name: str) -> list[str]:
+        settings = {
+            "id": name,
+            "cluster": "short",
+            "listen": self.addresses[name],
+            "peers": {name: self.addresses[name]},
+            "data": str(self.place / name),
+            "raft": {"snapshot_policy": 20, "trailing_logs": 5, "snapshot_max_chunk_size": 100},
+        }
+        path = self.place / f"{name}.json"
+        path.write_text(json.dumps(settings))
+        return [sys.executable, "-m", "raftbed.nodes", "--config", str(path)]
+
+
+async def test_a_joiner_is_brought_up_by_a_snapshot_and_restarts_from_it(tmp_path):
+    async with ClientSession() as client:
+        nodes = ShortLogs(2, tmp_path, client)
+        try:
+            await nodes.start("n1", "n2")
+            await nodes.initialize()
+            body = {"value": 7, "client": "me", "serial": 1}
+            await nodes.ask("n1", "POST", "/kv/session/put", body)
+            for number in range(100):
+                await nodes.ask("n1", "POST", f"/kv/k{number}/put", {"value": number})
+            assert await nodes.operate("n1", "change-membership", "n1", nodes.member("n2")) == DONE
+            status = await nodes.status("n2")
+            assert status["snapshot_index"] >= 80, "the log of n1 does not reach back to the beginning"
+            for name in ("n2", "n1"):
+                nodes.kill(name)
+                await nodes.start(name)
+            assert await nodes.read("k50") == 50
+            again = await nodes.ask(await nodes.leader(), "POST", "/kv/session/put", {**body, "value": 8})
+            assert again[1]["value"] == 7, "the session is in the snapshot: answered, and not done again"
+        finally:
+            nodes.stop_all()
+
+
 @pytest.mark.parametrize(
     ("command", "status", "said"),
     [
