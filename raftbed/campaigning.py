@@ -20,6 +20,8 @@ _COVERAGE = {
     "candidacies": "candidacies",
     "truncations": "logs cut short after a conflict",
     "boots": "starts of a node",
+    "snapshots": "snapshots",
+    "installs": "snapshots installed",
 }
 
 

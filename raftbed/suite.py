@@ -22,6 +22,14 @@ CALM_ELECTIONS: Mapping[str, Any] = {
     "heartbeat_interval": 100,
 }
 
+RARE_MADE_FREQUENT: Mapping[str, Any] = {
+    # Snapshots after some dozens of entries, in several pieces, and logs that do not reach far back.
+    "snapshot_policy": 60,
+    "trailing_logs": 10,
+    "replication_lag_threshold": 40,
+    "snapshot_max_chunk_size": 512,
+}
+
 SIMULATED = "simulated"
 """The kind of hosts of runs in virtual time."""
 
@@ -76,7 +84,7 @@ TESTS: Mapping[str, NamedTest] = {
             "chaos-test",
             "registers in the simulator, under every fault that it has",
             faults=(*FAULTS, *SIMULATED_FAULTS),
-            node_options={},
+            node_options=RARE_MADE_FREQUENT,
             hosts=SIMULATED,
         ),
     )

@@ -20,13 +20,16 @@ _HEADLINES = {
     "valid": "Every check passed: nothing was seen that a correct system could not have done.",
     "unknown": "This run does not show whether the system keeps its promises.",
 }
-_NOT_CHECKED = (
-    ("what un-synced writes would have survived a power failure (a kill keeps what the kernel has)", {"power"}),
+_NOT_CHECKED: tuple[tuple[str, frozenset[str]], ...] = (
+    (
+        "what un-synced writes would have survived a power failure (a kill keeps what the kernel has)",
+        frozenset({"power"}),
+    ),
     (
         "clocks, slow or lossy networks, and slow or full disks: no such fault was injected",
-        {"clock", "loss", "duplicate", "delay", "clog", "slow-disk", "full-disk", "bad-disk"},
+        frozenset({"clock", "loss", "duplicate", "delay", "clog", "slow-disk", "full-disk", "bad-disk"}),
     ),
-    ("anything that these clients did not do, and anything before or after the run", set()),
+    ("anything that these clients did not do, and anything before or after the run", frozenset()),
 )
 """What a run says nothing about, and the kinds of fault by which it would."""
 

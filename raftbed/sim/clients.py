@@ -25,7 +25,7 @@ _SPREAD = 300_000
 
 
 class Attempt:
-    """One attempt under way; implements `raftbed.sim.node.Waiting`."""
+    """One attempt under way; implements `raftbed.sim.replies.Waiting`."""
 
     __slots__ = ("client", "connection", "name", "over", "request", "resume", "serial")
 

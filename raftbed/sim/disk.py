@@ -106,10 +106,12 @@ class SimulatedDisk:
 
     def remove(self, name: str) -> None:
         """See `Directory`."""
+        self.commit()  # a file is removed when what replaces it has been synced
         del self._files[name]
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in place of what had that name."""
+        self.commit()
         self._files[new] = self._files.pop(old)
 
     def sync(self) -> None:

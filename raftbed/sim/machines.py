@@ -40,25 +40,28 @@ class Machines:
     def fill_disk(self, name: str, owner: str) -> None:
         """Nothing more fits on the disk."""
         self._full[name][owner] = None
-        self.nodes[name].disk.full = True
+        self._set_disk(name)
 
     def break_disk(self, name: str, owner: str) -> None:
         """Nothing can be read, written or synced."""
         self._broken[name][owner] = None
-        self.nodes[name].disk.broken = True
+        self._set_disk(name)
 
     def let_go(self, name: str, owner: str) -> bool:
         """End all that `owner` does to a machine; True when its process runs again, or still."""
         node = self.nodes[name]
         for held in (self._killed, self._unpowered, self._paused, self._full, self._broken):
             held[name].pop(owner, None)
-        node.disk.full, node.disk.broken = bool(self._full[name]), bool(self._broken[name])
+        self._set_disk(name)
         node.powered = not self._unpowered[name]
         if not self._paused[name]:
             node.resume()
         if not self.is_held_down(name):
             node.start()
         return node.running
+
+    def _set_disk(self, name: str) -> None:
+        self.nodes[name].set_disk(full=bool(self._full[name]), broken=bool(self._broken[name]))
 
     def is_held_down(self, name: str) -> bool:
         """A fault keeps its process from running."""

@@ -13,59 +13,43 @@ power (nobody hears of it any more). Each start is a boot; what belonged to an e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
-from raftbed.nodes.raft import Config, RaftMetrics, Trace
+from raftbed.nodes.raft import Config, RaftMetrics
 from raftbed.nodes.raft.config import MILLISECOND
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.errors import LeadershipLost, RaftStorageError, ShuttingDown
-from raftbed.nodes.raft.events import Answered, Apply, Durable, Event, Failed, Ready, Received, Respond, Send
+from raftbed.nodes.raft.events import (
+    AbortSnapshot,
+    Answered,
+    Apply,
+    Durable,
+    Event,
+    Failed,
+    Ready,
+    Received,
+    Respond,
+    Restore,
+    Send,
+    StoreChunk,
+    TakeSnapshot,
+)
+from raftbed.nodes.raft.messages import Request
 from raftbed.nodes.state_machine import KeyValueStateMachine
-from raftbed.nodes.storage.log_store import DiskLogStore
-from raftbed.nodes.storage.node_storage import NodeStorage
+from raftbed.nodes.storage import DiskLogStore, DiskSnapshots, NodeStorage
 from raftbed.sim.clock import NodeClock
 from raftbed.sim.disk import SimulatedDisk
 from raftbed.sim.network import Network
+from raftbed.sim.replies import Observer, Reply
+from raftbed.sim.snapshots import SnapshotWork
 from raftbed.sim.timeline import Timeline
 
 _SYNC = (200_000, 1_200_000)  # nanoseconds that a sync takes
 _SLOW_SYNC = 0.01  # share of syncs that take ten times as long
 _LONGEST_SYNC = 1_500_000_000  # of a slow disk; longer ones would outlast the fault, and be taken for a dead node
 _NEVER = 1 << 62
-
-
-class Waiting(Protocol):
-    """Who waits for an answer of a node; the token that the core hands back."""
-
-    def answer(self, node: SimulatedNode, value: Any) -> None:
-        """Take the answer: a value, or an exception."""
-        ...
-
-    def reset(self, node: SimulatedNode) -> None:
-        """The process that was asked is gone, and its connections with it."""
-        ...
-
-
-class Observer(Protocol):
-    """Who is told what nodes go through."""
-
-    def traced(self, node: SimulatedNode, traces: Sequence[Trace]) -> None:
-        """A round was traced; nothing of it has left yet."""
-        ...
-
-    def sent(self, node: SimulatedNode, message: Send) -> None:
-        """A request to a peer leaves."""
-        ...
-
-    def unsynced(self, node: SimulatedNode, count: int) -> None:
-        """The storage says that a write is durable, and `count` bytes of it are not."""
-        ...
-
-    def ended(self, node: SimulatedNode, reason: str) -> None:
-        """The process came to an end by itself."""
-        ...
 
 
 class SimulatedNode:
@@ -109,6 +93,7 @@ class SimulatedNode:
         self.network = network
         self.observer = observer
         self.disk = SimulatedDisk(Random(f"{seed}:disk:{name}"))
+        self.snapshot_disk = SimulatedDisk(Random(f"{seed}:snapshots:{name}"))  # another directory of the same disk
         self.slow_disk: dict[str, float] = {}
         self.running = self.paused = False
         self.powered = True
@@ -126,12 +111,19 @@ class SimulatedNode:
         self._writing: Ready | None = None
         self._written_while_paused = False
         self._calls: dict[Send, int] = {}  # on their way, to when each is given up (own clock), in that order
+        self._pieces: dict[Send, None] = {}  # of snapshots, likewise; they have more time
+        self._snapshots: SnapshotWork | None = None
+        self._applied = 0  # the last entry that the state machine has seen; the core is ahead while the disk works
         self._open: dict[Any, None] = {}  # who waits for an answer of this process
         self._wake_at = _NEVER
         self._do: Mapping[type, Callable[[Any], None]] = {
             Send: self._send,
             Respond: self._respond,
             Apply: self._apply,
+            TakeSnapshot: lambda effect: self._snapshot_work.take(effect),
+            AbortSnapshot: lambda effect: self._snapshot_work.abort(effect),
+            StoreChunk: lambda effect: self._snapshot_work.store(effect),
+            Restore: self._restore,
         }
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -142,13 +134,17 @@ class SimulatedNode:
             return
         self.boot += 1
         self.running, self.paused = True, False
-        self._inbox, self._calls, self._open, self._writing = [], {}, {}, None
+        self._inbox, self._calls, self._pieces, self._open, self._writing = [], {}, {}, {}, None
         self._wake_at = _NEVER
         self.machine = KeyValueStateMachine()
-        self._storage = NodeStorage(DiskLogStore(self.disk, segment_size=self._segment_size), self.machine)
+        log = DiskLogStore(self.disk, segment_size=self._segment_size)
+        self._storage = NodeStorage(log, self.machine, DiskSnapshots(self.snapshot_disk))
+        random = Random(f"{self._seed}:snapshot-work:{self.name}:{self.boot}")
+        self._snapshots = SnapshotWork(self, self._storage, self.snapshot_disk, self.config, self.timeline, random)
         try:
             stored = self._storage.get_initial_state()
             self.disk.commit()
+            self.snapshot_disk.commit()
             self._core = core = Core(
                 self.name,
                 self.config,
@@ -156,7 +152,10 @@ class SimulatedNode:
                 hard_state=stored.hard_state,
                 entries=stored.entries,
                 now=self.clock.read(self.timeline.now),
+                base=stored.base,
+                snapshot=stored.snapshot,
             )
+            self._applied = core.last_applied
             core.start()
             self._work(core)
         except Exception as error:  # as in a live node: whatever it is, it cannot go on; the observer is told
@@ -175,7 +174,7 @@ class SimulatedNode:
         """The machine is gone, silently; returns what was lost of its files, in bytes."""
         self._gone()
         self.powered = False
-        return self.disk.fail_power()
+        return {**self.disk.fail_power(), **self.snapshot_disk.fail_power()}
 
     def pause(self) -> None:
         """SIGSTOP."""
@@ -193,6 +192,11 @@ class SimulatedNode:
         else:
             self._round()
 
+    def set_disk(self, *, full: bool, broken: bool) -> None:
+        """The disk is full, or broken, or well again."""
+        for disk in (self.disk, self.snapshot_disk):
+            disk.full, disk.broken = full, broken
+
     def clock_changed(self) -> None:
         """The clock was set or its speed changed: timers are set anew."""
         self._wake_at = _NEVER
@@ -201,7 +205,7 @@ class SimulatedNode:
 
     def metrics(self) -> RaftMetrics | None:
         """What the node says of itself; None when nobody answers."""
-        return self._core.metrics() if self._core is not None and not self.paused else None
+        return self._core.metrics(self._applied) if self._core is not None and not self.paused else None
 
     @property
     def writing(self) -> bool:
@@ -211,8 +215,10 @@ class SimulatedNode:
     def _gone(self) -> list[Any]:
         waiting = list(self._open)
         self.running = self.paused = self._written_while_paused = False
-        self._core = self._storage = self._writing = None
-        self._inbox, self._calls, self._open = [], {}, {}
+        if self._snapshots is not None:
+            self._snapshots.end()
+        self._core = self._storage = self._snapshots = self._writing = None
+        self._inbox, self._calls, self._pieces, self._open = [], {}, {}, {}
         self._wake_at = _NEVER
         return waiting
 
@@ -235,6 +241,10 @@ class SimulatedNode:
         token = getattr(event, "token", None)
         if token is not None:
             self._open[token] = None
+        self.push(event)
+
+    def push(self, event: Event) -> None:
+        """See `raftbed.sim.snapshots.Process`."""
         self._inbox.append(event)
         if self._writing is None and not self.paused:
             self._round()
@@ -277,7 +287,13 @@ class SimulatedNode:
         self._writing = ready
         self.disk.mark()
         try:
-            storage.persist(persist.hard_state, persist.truncate_from, persist.entries)
+            if persist.compact_to is None:
+                storage.persist(persist.hard_state, persist.truncate_from, persist.entries)
+            else:
+                storage.persist(
+                    persist.hard_state, persist.truncate_from, persist.entries,
+                    compact_to=persist.compact_to, install=persist.install,
+                )  # fmt: skip
         except Exception as error:
             raise RaftStorageError(str(error)) from error
         time = self._syncs.randint(*_SYNC)
@@ -345,24 +361,45 @@ class SimulatedNode:
     # -- effects --------------------------------------------------------------------------------------------------
 
     def _send(self, message: Send) -> None:
-        self.observer.sent(self, message)
+        if message.method == "install_snapshot":
+            self._pieces[message] = None
+            self._snapshot_work.send(message)
+            return
         self._calls[message] = self.clock.read(self.timeline.now) + self._patience
-        target = self.nodes[message.to]
-        self.network.send(self.name, message.to, target.arrived, self, message, self.boot)
+        self.carry(message, message.request)
 
-    def arrived(self, sender: SimulatedNode, message: Send, boot: int) -> None:
+    def carry(self, message: Send, request: Request) -> None:
+        """Bring a message to its peer; `request` is what it says."""
+        self.observer.sent(self, message)
+        target = self.nodes[message.to]
+        self.network.send(self.name, message.to, target.arrived, self, message, request, self.boot)
+
+    def gave_up(self, message: Send) -> None:
+        """A piece of a snapshot had no answer for too long, or could not be read."""
+        if self._pieces.pop(message, message) is None:
+            self.push(Failed(message))
+
+    def fail(self, error: Exception) -> None:
+        """See `raftbed.sim.snapshots.Process`."""
+        self._end(error)
+
+    def arrived(self, sender: SimulatedNode, message: Send, request: Request, boot: int) -> None:
         """A peer's request reaches the machine."""
         reply = Reply(sender, message, boot)
+        self.observer.arrived(self, message, None)
         if self._core is not None:
-            self.take(Received(reply, message.method, message.request))
+            self.take(Received(reply, message.method, request))
         elif self.powered:
             reply.reset(self)
 
     def came_back(self, boot: int, message: Send, response: Any) -> None:
         """The answer to a request reaches the machine; None: the connection was reset."""
-        if boot != self.boot or self._core is None or self._calls.pop(message, None) is None:
+        if boot != self.boot or self._core is None:
             return
-        self.take(Failed(message) if response is None else Answered(message, response))
+        if self._calls.pop(message, None) is None and self._pieces.pop(message, message) is not None:
+            return  # it was given up, or answered before
+        self.observer.arrived(self, message, response)
+        self.push(Failed(message) if response is None else Answered(message, response))
 
     def _respond(self, effect: Respond) -> None:
         self._settle(effect.token, effect.value)
@@ -373,40 +410,22 @@ class SimulatedNode:
             answers = self._storage.apply_to_state_machine(effect.entries)
         except Exception as error:
             raise RaftStorageError(f"the state machine failed: {type(error).__name__}: {error}") from error
+        self._applied = effect.entries[-1].index
         if effect.tokens:
             for entry, answer in zip(effect.entries, answers, strict=True):
                 token = effect.tokens.get(entry.index)
                 if token is not None:
                     self._settle(token, answer)
 
+    def _restore(self, effect: Restore) -> None:
+        self._snapshot_work.restore(effect)
+        self._applied = effect.snapshot.index
+
+    @property
+    def _snapshot_work(self) -> SnapshotWork:
+        assert self._snapshots is not None
+        return self._snapshots
+
     def _settle(self, token: Any, value: Any) -> None:
         if self._open.pop(token, token) is None:
             token.answer(self, value)
-
-
-class Reply:
-    """Carries a peer's answer back; implements `Waiting`.
-
-    Parameters:
-        sender: who asked.
-        message: what.
-        boot: of the sender then.
-    """
-
-    __slots__ = ("boot", "message", "sender")
-
-    def __init__(self, sender: SimulatedNode, message: Send, boot: int) -> None:
-        self.sender = sender
-        self.message = message
-        self.boot = boot
-
-    def answer(self, node: SimulatedNode, value: Any) -> None:
-        """See `Waiting`."""
-        response = None if isinstance(value, Exception) else value
-        sender = self.sender
-        node.network.send(node.name, sender.name, sender.came_back, self.boot, self.message, response)
-
-    def reset(self, node: SimulatedNode) -> None:
-        """See `Waiting`."""
-        sender = self.sender
-        node.network.send(node.name, sender.name, sender.came_back, self.boot, self.message, None)

@@ -51,7 +51,7 @@ class Call:
 
 
 class _NoToken:
-    """Nobody waits; implements `raftbed.sim.node.Waiting`."""
+    """Nobody waits; implements `raftbed.sim.replies.Waiting`."""
 
     def answer(self, node: SimulatedNode, value: Any) -> None:
         """See `Waiting`."""
@@ -61,7 +61,7 @@ class _NoToken:
 
 
 class Simulation:
-    """Executes one plan; implements `raftbed.sim.node.Observer`.
+    """Executes one plan; implements `raftbed.sim.replies.Observer`.
 
     Parameters:
         plan: what to do.
@@ -263,6 +263,9 @@ class Simulation:
                 {"time": self.timeline.now, "from": node.name, "to": message.to, "method": message.method}
             )
 
+    def arrived(self, node: SimulatedNode, message: Send, response: Any) -> None:
+        """See `Observer`."""
+
     def unsynced(self, node: SimulatedNode, count: int) -> None:
         """See `Observer`."""
         if node.name not in self._unsynced:
@@ -288,6 +291,8 @@ class Simulation:
                 self._coverage["candidacies"] += 1
         elif trace.event == "truncate":
             self._coverage["truncations"] += 1
+        elif trace.event == "snapshot":
+            self._coverage["installs" if trace.fields["installed"] else "snapshots"] += 1
         elif trace.event == "boot":
             self._coverage["boots"] += 1
 
