@@ -203,4 +203,5 @@ def _batches(seeds: Sequence[int]) -> Iterator[Sequence[int]]:
 
 def _digest(settings: planning.PlanSettings) -> str:
     """Tells campaigns apart whose seeds mean different runs."""
-    return blake2b(msgspec.json.encode([__version__, settings]), digest_size=4).hexdigest()
+    plan = planning.make_plan(settings, seed=0)
+    return blake2b(msgspec.json.encode([__version__, plan]), digest_size=4).hexdigest()
