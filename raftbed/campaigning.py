@@ -22,6 +22,8 @@ _COVERAGE = {
     "boots": "starts of a node",
     "snapshots": "snapshots",
     "installs": "snapshots installed",
+    "membership_changes": "changes of membership",
+    "transfers": "transfers of leadership",
 }
 
 

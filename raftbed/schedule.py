@@ -18,7 +18,20 @@ from raftbed.model import FaultStep
 SHAPES = {"partition": tuple(PARTITION_SHAPES), "kill": tuple(KILL_SHAPES)}
 SIMULATED_SHAPES = {
     **dict.fromkeys(
-        ("pause", "power", "loss", "duplicate", "delay", "clog", "slow-disk", "full-disk", "bad-disk", "clock"),
+        (
+            "pause",
+            "power",
+            "loss",
+            "duplicate",
+            "delay",
+            "clog",
+            "slow-disk",
+            "full-disk",
+            "bad-disk",
+            "clock",
+            "membership",
+            "transfer",
+        ),
         tuple(KILL_SHAPES),
     ),
     "moment": tuple(MOMENT_SHAPES),

@@ -71,6 +71,8 @@ SIMULATED_FAULTS: Mapping[str, str] = {
     "full-disk": "nothing more fits on a disk: its node stops (simulator only)",
     "bad-disk": "a disk cannot be read, written or synced: its node stops (simulator only)",
     "clock": "clocks run faster or slower, and jump ahead (simulator only)",
+    "membership": "operators take nodes out of the cluster, and bring them back (simulator only)",
+    "transfer": "operators move the leadership to another node (simulator only)",
     "moment": "strikes a node just after a vote, between append and commit, as it begins to lead (simulator only)",
 }
 

@@ -19,6 +19,7 @@ from raftbed.sim.machines import Machines
 from raftbed.sim.moments import MOMENTS, Moment
 from raftbed.sim.network import Link, Network
 from raftbed.sim.node import SimulatedNode
+from raftbed.sim.operators import Operators
 from raftbed.sim.timeline import Timeline
 
 _MILLISECOND = 1_000_000
@@ -70,6 +71,7 @@ class Nemesis:
         self.nodes = nodes
         self.network = network
         self.machines = Machines(nodes)
+        self.operators = Operators(timeline, nodes)
         self._seed = seed
         self._record_event = record_event
         self._record_op = record_op
@@ -302,6 +304,26 @@ def _disarm(nemesis: Nemesis, strike: Strike) -> Mapping[str, Any]:
     return {"struck": struck}
 
 
+# -- operators --------------------------------------------------------------------------------------------------------
+
+
+def _remove(nemesis: Nemesis, strike: Strike) -> Found:
+    nemesis.operators.remove(strike.targets, strike.step.id)
+    return strike.targets, {"mechanism": "simulated", "wanted": nemesis.operators.wanted()}
+
+
+def _bring_back(nemesis: Nemesis, strike: Strike) -> Mapping[str, Any]:
+    changes = nemesis.operators.changes
+    nemesis.operators.bring_back(strike.step.id)
+    return {"changes_so_far": changes, "wanted": nemesis.operators.wanted()}
+
+
+def _transfer(nemesis: Nemesis, strike: Strike) -> Found:
+    target = strike.order[-1] if aims_at_leader("transfer", strike.step.shape) else strike.order[0]
+    nemesis.operators.transfer(target)
+    return [target], {"mechanism": "simulated", "target": target}
+
+
 _KILL = _on_machines(lambda n, s, node: n.machines.kill(node, s.step.id), lambda node: not node.running, "gone")
 _POWER = _on_machines(
     lambda n, s, node: n.machines.fail_power(node, s.step.id), lambda node: not node.powered, "lost_bytes"
@@ -329,6 +351,8 @@ KINDS: Mapping[str, Kind] = {
     "full-disk": _FULL,
     "bad-disk": _BROKEN,
     "clock": Kind(_CLOCK.inject, _clock_back, _CLOCK.prove),
+    "membership": Kind(_remove, _bring_back, lambda nemesis, strike: {"asked": True}),
+    "transfer": Kind(_transfer, lambda n, s: {"transfers_so_far": n.operators.transfers}, lambda n, s: {"asked": True}),
     "moment": Kind(_arm, _disarm, lambda nemesis, strike: {"armed": True}),
 }
 """Every kind of fault that the simulator has."""

@@ -243,6 +243,11 @@ class SimulatedNode:
             self._open[token] = None
         self.push(event)
 
+    def take_if_alive(self, event: Event) -> None:
+        """The same, of what nobody hears where there is no process."""
+        if self._core is not None:
+            self.take(event)
+
     def push(self, event: Event) -> None:
         """See `raftbed.sim.snapshots.Process`."""
         self._inbox.append(event)

@@ -119,6 +119,8 @@ class Simulation:
             "ok": self._tally.ok,
             "fail": self._tally.fail,
             "info": self._tally.info,
+            "membership_changes": self.nemesis.operators.changes,
+            "transfers": self.nemesis.operators.transfers,
             **{name: self._coverage[name] for name in sorted(self._coverage)},
         }
         recording.draws = [self._random.random()]
@@ -146,6 +148,9 @@ class Simulation:
         self._enter("recovery")
         self.nemesis.machines.restart_dead()
         ready = await self._ready(plan.recovery_timeout)
+        if not self.nemesis.operators.is_done:
+            ready = False
+            self._problem(f"The membership could not be restored in {plan.recovery_timeout:g} s after the final heal.")
         if not ready:
             self._problem(f"The cluster was not ready {plan.recovery_timeout:g} s after the final heal.")
         self._enter("final-reads")
@@ -187,7 +192,7 @@ class Simulation:
             said = [node.metrics() for node in self.nodes.values()]
             metrics = [one for one in said if one is not None]
             leaders = [one for one in metrics if one.state is State.LEADER]
-            if len(metrics) == len(said) and len(leaders) == 1:
+            if len(metrics) == len(said) and len(leaders) == 1 and self.nemesis.operators.is_done:
                 lead = leaders[0]
                 if all(one.current_leader == lead.id for one in metrics):
                     if target is None or target[:2] != (lead.id, lead.current_term):

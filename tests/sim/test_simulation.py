@@ -34,7 +34,7 @@ def test_the_ordinary_tests_run_in_virtual_time(test):
     assert results.validity == VALID, broken(results)
 
 
-@pytest.mark.parametrize("kind", sorted(set(suite.SIMULATED_FAULTS) - {"moment"}))
+@pytest.mark.parametrize("kind", sorted(set(suite.SIMULATED_FAULTS) - {"moment", "membership", "transfer"}))
 @pytest.mark.parametrize("shape", ["leader", "majority"])
 def test_each_kind_of_fault_is_injected_proved_and_healed(kind, shape):
     plan = plan_of(time_limit=2.5, schedule=[step(kind, shape, 0.5, 1.5)])
@@ -54,6 +54,23 @@ def test_moments_strike_when_they_come(moment):
     assert not broken(judged(recording))
     if "truncate" not in moment:  # which nobody can make happen
         assert struck != [[]]
+
+
+def test_nodes_leave_the_cluster_and_come_back():
+    plan = plan_of(time_limit=6.0, schedule=[step("membership", "minority", 1.0, 3.0)])
+    recording = Simulation(plan).run()
+    assert recording.counts["membership_changes"] == 2
+    removed = [sample for sample in recording.status if sample.role == "non-voter" and sample.time > 10**9]
+    assert {sample.node for sample in removed} == {"n1", "n2"}
+    assert judged(recording).validity == VALID
+
+
+def test_the_leadership_is_moved():
+    plan = plan_of(time_limit=4.0, schedule=[step("transfer", "leader", 1.0, 2.0)])
+    recording = Simulation(plan).run()
+    assert recording.counts["transfers"] == 1
+    assert recording.status[-1].leader == recording.faults[0].detail["target"]
+    assert judged(recording).validity == VALID
 
 
 def test_a_node_that_stops_for_a_full_disk_is_no_finding_and_comes_back():
