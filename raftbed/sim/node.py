@@ -391,7 +391,7 @@ class SimulatedNode:
     def arrived(self, sender: SimulatedNode, message: Send, request: Request, boot: int) -> None:
         """A peer's request reaches the machine."""
         reply = Reply(sender, message, boot)
-        self.observer.arrived(self, message, None)
+        self.observer.arrived(self, message)
         if self._core is not None:
             self.take(Received(reply, message.method, request))
         elif self.powered:
@@ -403,7 +403,7 @@ class SimulatedNode:
             return
         if self._calls.pop(message, None) is None and self._pieces.pop(message, message) is not None:
             return  # it was given up, or answered before
-        self.observer.arrived(self, message, response)
+        self.observer.arrived(self, message)
         self.push(Failed(message) if response is None else Answered(message, response))
 
     def _respond(self, effect: Respond) -> None:

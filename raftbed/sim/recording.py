@@ -32,7 +32,7 @@ class Recording:
         events: phases, and what went wrong.
         traces: node to what it went through: (time, event, fields).
         logs: node to the lines of its log.
-        messages: (sent, from, to, arrived or None, what) when messages were recorded.
+        messages: see :class:`raftbed.sim.message_log.MessageLog`, when messages were recorded.
         counts: totals: events of the simulation, messages, operations, ...
         draws: a last draw of each generator: two runs that agree here have drawn alike.
         duration: virtual nanoseconds.

@@ -35,8 +35,12 @@ class Observer(Protocol):
         """A request to a peer leaves."""
         ...
 
-    def arrived(self, node: SimulatedNode, message: Send, response: Any) -> None:
-        """A request reached the machine of a peer (`response` is None), or its answer that of the sender."""
+    def arrived(self, node: SimulatedNode, message: Send) -> None:
+        """A request reached the machine of its receiver, or its answer that of the sender."""
+        ...
+
+    def answered(self, node: SimulatedNode, message: Send, sender: SimulatedNode, response: Any) -> None:
+        """A node's answer to a peer's request leaves; None: a reset."""
         ...
 
     def unsynced(self, node: SimulatedNode, count: int) -> None:
@@ -68,6 +72,7 @@ class Reply:
         """See `Waiting`."""
         response = None if isinstance(value, Exception) else value
         sender = self.sender
+        node.observer.answered(node, self.message, sender, response)
         node.network.send(node.name, sender.name, sender.came_back, self.boot, self.message, response)
 
     def reset(self, node: SimulatedNode) -> None:

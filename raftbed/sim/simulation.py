@@ -20,6 +20,7 @@ from raftbed.nodes.raft import Config, State, Trace
 from raftbed.nodes.raft.events import Initialize, Send
 from raftbed.sim.clients import SimulatedConnection
 from raftbed.sim.faults import Nemesis
+from raftbed.sim.message_log import MessageLog
 from raftbed.sim.network import Network
 from raftbed.sim.node import SimulatedNode
 from raftbed.sim.recording import Recording, process_record
@@ -74,7 +75,9 @@ class Simulation:
         self.timeline = Timeline()
         self.recording = Recording(plan, traces={n: [] for n in plan.nodes}, logs={n: [] for n in plan.nodes})
         self._script = script
-        self._messages = messages
+        self._log_of_messages = MessageLog() if messages else None
+        if self._log_of_messages is not None:
+            self.recording.messages = self._log_of_messages.messages
         self._tally = Tally()
         self._coverage: Counter[str] = Counter()
         self._boots: dict[str, int] = {}
@@ -263,13 +266,18 @@ class Simulation:
 
     def sent(self, node: SimulatedNode, message: Send) -> None:
         """See `Observer`."""
-        if self._messages:
-            self.recording.messages.append(
-                {"time": self.timeline.now, "from": node.name, "to": message.to, "method": message.method}
-            )
+        if self._log_of_messages is not None:
+            self._log_of_messages.sent(self.timeline.now, node.name, message)
 
-    def arrived(self, node: SimulatedNode, message: Send, response: Any) -> None:
+    def answered(self, node: SimulatedNode, message: Send, sender: SimulatedNode, response: Any) -> None:
         """See `Observer`."""
+        if self._log_of_messages is not None:
+            self._log_of_messages.answered(self.timeline.now, message, sender.name, response)
+
+    def arrived(self, node: SimulatedNode, message: Send) -> None:
+        """See `Observer`."""
+        if self._log_of_messages is not None:
+            self._log_of_messages.arrived(self.timeline.now, node.name, message)
 
     def unsynced(self, node: SimulatedNode, count: int) -> None:
         """See `Observer`."""
