@@ -242,8 +242,9 @@ class Core(Reads, Memberships, Elections, Transfers):
 
     def _durable(self) -> None:
         if self.hard_state != self.durable_hard_state:
-            self.durable_hard_state = self.hard_state
-            if self.hard_state.voted_for is not None:
+            before_write, self.durable_hard_state = self.durable_hard_state, self.hard_state
+            told = (before_write.current_term, before_write.voted_for) == (self.term, self.hard_state.voted_for)
+            if self.hard_state.voted_for is not None and not told:
                 self.trace("vote", candidate=self.hard_state.voted_for)
         if self.state is State.CANDIDATE and self.won():
             self.become_leader()

@@ -89,10 +89,13 @@ class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     Attributes:
         current_term: the latest term that this node has seen.
         voted_for: whom it voted for in that term.
+        removed_at: the configuration that took its vote away, once that is known to be committed: a node that restarts
+            does not know what is committed, and must not stand for election because it was a voter once.
     """
 
     current_term: int = 0
     voted_for: NodeId | None = None
+    removed_at: int = 0
 
 
 class Blank(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="blank"):

@@ -314,6 +314,24 @@ def test_stepdown_removed_leader():
     assert (cluster.core(successor).term, cluster.core("n1").state) == (term, State.NON_VOTER), "left in peace"
 
 
+def test_a_removed_voter_is_a_non_voter_after_a_restart_too():
+    """Its log says that it was a voter once, and nobody tells it any more what is committed."""
+    cluster = Cluster(3)
+    leader = cluster.run_until(cluster.settled)
+    follower = next(name for name in cluster.nodes if name != leader)
+    rest = [name for name in cluster.nodes if name not in (leader, follower)]
+    assert done(cluster, cluster.change(leader, leader, *rest)) is None
+    cluster.run_until(lambda: cluster.core(follower).state is State.NON_VOTER)
+    assert done(cluster, cluster.change(leader, *rest)) is None
+    cluster.run_until(lambda: cluster.core(leader).state is State.NON_VOTER)
+    cluster.run(50)
+    for name in (leader, follower):
+        cluster.restart(name)
+        cluster.run(1000)
+        assert (cluster.core(name).state, cluster.core(name).votes) == (State.NON_VOTER, set())
+    assert cluster.leader() == rest[0]
+
+
 def test_a_leader_that_is_removed_does_not_count_itself():
     cluster = Cluster(2, spare=1, check_quorum=False)
     cluster.run_until(cluster.settled)
