@@ -41,6 +41,7 @@ from raftbed.nodes.raft.events import (
     Initialize,
     Ready,
     Received,
+    RemoveNonVoter,
     SnapshotFailed,
     SnapshotTaken,
     Token,
@@ -143,6 +144,8 @@ class Core(Reads, Memberships, Elections, Transfers):
         match event:
             case AddNonVoter(token, node, address):
                 self.add_non_voter_requested(token, node, address)
+            case RemoveNonVoter(token, node):
+                self.remove_non_voter_requested(token, node)
             case ChangeMembership(token, members, addresses):
                 self.change_requested(token, members, addresses)
             case TransferLeadership(token, target):

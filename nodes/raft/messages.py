@@ -68,6 +68,12 @@ class MembershipConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
             tuple(sorted((node, known[node]) for node in {*self.nodes(), *added} if node in known)),
         )
 
+    def without_non_voter(self, node: NodeId) -> MembershipConfig:
+        """The same, but for a non-voter."""
+        non_voters = tuple(other for other in self.non_voters if other != node)
+        addresses = tuple((other, address) for other, address in self.addresses if other != node)
+        return MembershipConfig(self.members, self.members_after_consensus, non_voters, addresses)
+
     def joint(self, members: Iterable[NodeId]) -> MembershipConfig:
         """On the way to `members`: both sets of voters decide (Raft paper, section 6)."""
         after = tuple(sorted(set(members)))

@@ -78,17 +78,19 @@ class Change:
 
 @dataclass(slots=True)
 class Join:
-    """A node that is being brought up as a non-voter.
+    """A non-voter that is being brought up, or removed.
 
     Attributes:
         token: who asked.
         node: which node.
-        index: the configuration that names it.
+        index: the configuration that names it, or does not any more.
+        leaving: it is being removed.
     """
 
     token: Token
     node: NodeId
     index: int
+    leaving: bool = False
 
 
 @dataclass(slots=True)
