@@ -50,6 +50,7 @@ _SYNC = (200_000, 1_200_000)  # nanoseconds that a sync takes
 _SLOW_SYNC = 0.01  # share of syncs that take ten times as long
 _LONGEST_SYNC = 1_500_000_000  # of a slow disk; longer ones would outlast the fault, and be taken for a dead node
 _NEVER = 1 << 62
+_REMEMBERED = 64  # answered messages whose second answers are taken
 
 
 class SimulatedNode:
@@ -112,6 +113,7 @@ class SimulatedNode:
         self._written_while_paused = False
         self._calls: dict[Send, int] = {}  # on their way, to when each is given up (own clock), in that order
         self._pieces: dict[Send, None] = {}  # of snapshots, likewise; they have more time
+        self._answered: dict[Send, None] = {}  # the latest, in order
         self._snapshots: SnapshotWork | None = None
         self._applied = 0  # the last entry that the state machine has seen; the core is ahead while the disk works
         self._open: dict[Any, None] = {}  # who waits for an answer of this process
@@ -135,6 +137,7 @@ class SimulatedNode:
         self.boot += 1
         self.running, self.paused = True, False
         self._inbox, self._calls, self._pieces, self._open, self._writing = [], {}, {}, {}, None
+        self._answered = {}
         self._wake_at = _NEVER
         self.machine = KeyValueStateMachine()
         log = DiskLogStore(self.disk, segment_size=self._segment_size)
@@ -401,8 +404,12 @@ class SimulatedNode:
         """The answer to a request reaches the machine; None: the connection was reset."""
         if boot != self.boot or self._core is None:
             return
-        if self._calls.pop(message, None) is None and self._pieces.pop(message, message) is not None:
-            return  # it was given up, or answered before
+        if self._calls.pop(message, None) is not None:
+            self._answered[message] = None
+            if len(self._answered) > _REMEMBERED:
+                del self._answered[next(iter(self._answered))]
+        elif self._pieces.pop(message, message) is not None and (message not in self._answered or response is None):
+            return  # it was given up; what the network brings twice is taken twice
         self.observer.arrived(self, message)
         self.push(Failed(message) if response is None else Answered(message, response))
 
