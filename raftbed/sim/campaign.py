@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 
 from raftbed import __version__
 from raftbed import plan as planning
-from raftbed.errors import StoreError
+from raftbed.errors import RaftbedError, StoreError
 from raftbed.model import INVALID, VALID, Validity
 from raftbed.record import LineWriter, read_json_lines
 from raftbed.sim.child import pool
@@ -146,7 +147,7 @@ class Campaign:
                 if not running:
                     break
                 done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                for result in sorted((one for future in done for one in future.result()), key=lambda one: one.seed):
+                for result in _results_of(done):
                     self.summary.results[result.seed] = result
                     lines.write(result)
                     if result.validity == INVALID and not self._keep_going:
@@ -168,6 +169,16 @@ class Campaign:
         return path
 
 
+def _results_of(done: Iterable[Future[list[SeedResult]]]) -> list[SeedResult]:
+    try:
+        return sorted((one for future in done for one in future.result()), key=lambda one: one.seed)
+    except BrokenProcessPool as error:
+        raise RaftbedError(
+            "A process of the campaign was killed: is there enough memory?",
+            remedy="What was found is kept; the same command with --resume goes on.",
+        ) from error
+
+
 def run_seeds(settings: planning.PlanSettings, seeds: Sequence[int], directory: Path) -> list[SeedResult]:
     """Simulate and judge some seeds, in this process; a violation is kept in `directory`."""
     return [_run_seed(settings, seed, directory) for seed in seeds]
@@ -176,7 +187,10 @@ def run_seeds(settings: planning.PlanSettings, seeds: Sequence[int], directory: 
 def _run_seed(settings: planning.PlanSettings, seed: int, directory: Path) -> SeedResult:
     began = time.process_time()
     plan = planning.make_plan(planning.override(settings, seed=seed), seed=seed)
-    recording = Simulation(plan).run()
+    try:
+        recording = Simulation(plan).run()
+    except Exception as error:  # a defect of the simulator must not end a campaign; it shows as what it is
+        return SeedResult(seed, "unknown", reason=f"simulator: it broke: {type(error).__name__}: {error}")
     results = judge(recording)
     file = ""
     if results.validity == INVALID:

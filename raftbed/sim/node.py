@@ -50,6 +50,7 @@ _SYNC = (200_000, 1_200_000)  # nanoseconds that a sync takes
 _SLOW_SYNC = 0.01  # share of syncs that take ten times as long
 _LONGEST_SYNC = 1_500_000_000  # of a slow disk; longer ones would outlast the fault, and be taken for a dead node
 _NEVER = 1 << 62
+_ENDLESS = 10_000  # things to do in one moment
 _REMEMBERED = 64  # answered messages whose second answers are taken
 
 
@@ -278,7 +279,10 @@ class SimulatedNode:
             self._end(error)
 
     def _work(self, core: Core) -> None:
-        while (ready := core.ready()) is not None:
+        for _ in range(_ENDLESS):
+            ready = core.ready()
+            if ready is None:
+                break
             if ready.traces:
                 self.observer.traced(self, ready.traces)
             for message in ready.early:
@@ -287,6 +291,8 @@ class SimulatedNode:
                 self._persist(ready)
                 return
             self._finish(ready)
+        else:
+            raise RuntimeError("the core has no end of things to do")
         self._set_timer(core)
 
     def _persist(self, ready: Ready) -> None:

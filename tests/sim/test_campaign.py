@@ -15,9 +15,10 @@ from raftbed import campaigning
 from raftbed.cli import main
 from raftbed.model import Verdict
 from raftbed.plan import PlanSettings
-from raftbed.sim.campaign import Campaign, SeedResult, Summary
+from raftbed.sim.campaign import Campaign, SeedResult, Summary, run_seeds
 from raftbed.sim.replay import Violation, cause_of
 from raftbed.sim.shrink import smallest
+from raftbed.sim.simulation import Simulation
 
 BUG = "stale-leader-read"
 
@@ -77,6 +78,14 @@ def test_a_stopped_campaign_begins_nothing_and_is_no_pass(tmp_path):
     summary = stopped.run(resume=False, progress=lambda *_: None)
     assert summary.interrupted
     assert summary.validity == "unknown"
+
+
+def test_a_defect_of_the_simulator_is_unknown_and_ends_no_campaign(tmp_path, monkeypatch):
+    monkeypatch.setattr(Simulation, "run", lambda self: 1 // 0)
+    settings = PlanSettings(test="smoke-test", hosts="simulated")
+    (found,) = run_seeds(settings, [1], tmp_path)
+    assert found.validity == "unknown"
+    assert found.reason == "simulator: it broke: ZeroDivisionError: integer division or modulo by zero"
 
 
 def result(seed, cause=None):
