@@ -71,7 +71,12 @@ class Recording:
 
     def trace_lines(self, node: str) -> bytes:
         """A node's trace.jsonl (docs/node.md); its times are virtual ones, the same on all nodes."""
-        return _lines([_trace_record(node, *trace) for trace in self.traces[node]])
+        records = []
+        number = 0  # within the process
+        for time, event, fields in self.traces[node]:
+            number = 0 if event == "process" else number + 1
+            records.append({"time": time, "node": node, "seq": number, "event": event, **fields})
+        return _lines(records)
 
     def trace_hash(self) -> str:
         """A hash of everything that happened: equal for two runs exactly when they went the same way."""
@@ -174,10 +179,6 @@ class RecordedRun(RunDirectory):
 def process_record(boot: int) -> dict[str, Any]:
     """What begins a process in a trace; a simulated one has its boot for a process id, and no wall clock."""
     return {"schema": TRACE_SCHEMA, "pid": boot, "wall_time": 0.0, "simulated": True}
-
-
-def _trace_record(node: str, time: int, event: str, fields: Any) -> dict[str, Any]:
-    return {"time": time, "node": node, "event": event, **fields}
 
 
 def _lines(records: Sequence[Any]) -> bytes:

@@ -114,6 +114,8 @@ class Simulation:
             gc.set_threshold(*before)
         assert ended, "the simulation has no end"
         recording = self.recording
+        for name in self._boots:
+            recording.traces[name].append((self.timeline.now, "end", {}))
         recording.duration = self.timeline.now
         recording.state = "ended"
         recording.counts = {
@@ -257,6 +259,8 @@ class Simulation:
         now, name = self.timeline.now, node.name
         kept = self.recording.traces[name]
         if self._boots.get(name) != node.boot:
+            if name in self._boots:
+                kept.append((now, "end", {}))  # whatever ended it, all that it did was traced
             self._boots[name] = node.boot
             kept.append((now, "process", process_record(node.boot)))
         for trace in traces:
