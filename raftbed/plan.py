@@ -105,7 +105,7 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
         "operation_timeout", settings.operation_timeout, default=_DEFAULT_OPERATION_TIMEOUT, least=0.05, most=600.0
     )
     simulated = hosts == suite.SIMULATED
-    checks = _checks(settings.checks, workload.checks, suite.SIMULATED_CHECKS if simulated else ())
+    checks = _checks(settings.checks, workload.checks + (suite.SIMULATED_CHECKS if simulated else ()))
     the_seed = settings.seed if settings.seed is not None else seed
     node_options = {**test.node_options, **_bug_options(settings.bug), **settings.node_options}
     _check_node_options(system, node_options)
@@ -212,8 +212,7 @@ def _check_faults(kinds: Sequence[str], hosts: str, schedule: Sequence[FaultStep
             raise PlanError(f"faults: only the simulator has {kind!r}.", remedy="Use `raftbed simulate`.")
 
 
-def _checks(chosen: list[str] | None, own: tuple[str, ...], simulated: tuple[str, ...]) -> tuple[str, ...]:
-    usual = (*own, *simulated)
+def _checks(chosen: list[str] | None, usual: tuple[str, ...]) -> tuple[str, ...]:
     if chosen is None:
         return usual
     unknown = [name for name in chosen if name not in usual]
