@@ -133,6 +133,8 @@ MOMENT_SHAPES: Sequence[str] = (
     "kill-at-stand",
     "power-at-stand",
     "kill-at-commit",
+    "kill-at-snapshot",
+    "power-at-snapshot",
 )
 """What is done to a node, and the moment in its life at which it is; simulator only."""
 

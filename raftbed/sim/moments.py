@@ -60,6 +60,8 @@ MOMENTS: Mapping[str, Aim] = {
     "kill-at-stand": Aim("a node has just stood for election", "role", _kill, "candidate"),
     "power-at-stand": Aim("a node has just stood for election", "role", _fail_power, "candidate"),
     "kill-at-commit": Aim("a node has just learned of a commit", "commit", _kill),
+    "kill-at-snapshot": Aim("a snapshot was taken or installed, and the log is to be cut after it", "snapshot", _kill),
+    "power-at-snapshot": Aim("the same, and the machine loses its power", "snapshot", _fail_power),
 }
 
 
