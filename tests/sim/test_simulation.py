@@ -56,6 +56,20 @@ def test_moments_strike_when_they_come(moment):
         assert struck != [[]]
 
 
+def test_no_answer_leaves_before_what_it_promises_is_synced():
+    answers = []
+
+    class Audited(Simulation):
+        def answered(self, node, message, sender, response):
+            answers.append(message)
+            assert not node.writing
+            assert not node.disk.unsynced
+
+    recording = Audited(plan_of(seed=5, time_limit=5.0)).run()
+    assert len(answers) > 500
+    assert not broken(judged(recording))
+
+
 def test_nodes_leave_the_cluster_and_come_back():
     plan = plan_of(time_limit=6.0, schedule=[step("membership", "minority", 1.0, 3.0)])
     recording = Simulation(plan).run()
