@@ -12,7 +12,8 @@ from raftbed.sim.timeline import Suspend, Task, Timeline, all_of
 def test_events_come_in_order_of_time_and_those_of_one_moment_as_they_were_asked_for():
     timeline, came = Timeline(), []
     for time, name in [(20, "c"), (10, "a"), (20, "d"), (10, "b")]:
-        timeline.at(time, came.append, name)
+        ask = timeline.after if name in "bd" else timeline.at
+        ask(time, came.append, name)
     timeline.run(lambda: len(came) == 4, limit=100)
     assert came == ["a", "b", "c", "d"]
     assert timeline.now == 20
