@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from raftbed.nodes.raft import State
+from raftbed.nodes.raft.errors import Noop
 from raftbed.nodes.raft.events import ChangeMembership, Event, TransferLeadership
 from raftbed.sim.node import SimulatedNode
 from raftbed.sim.timeline import Resume, Suspend, Task, Timeline
@@ -56,7 +57,7 @@ class Operators:
         self._timeline = timeline
         self._nodes = nodes
         self._removed: dict[str, dict[str, None]] = {name: {} for name in nodes}  # node to the steps that want it out
-        self._is_so = tuple(nodes)
+        self._is_so: tuple[str, ...] | None = tuple(nodes)  # None: a change may have been made, or not
         self._at_work = False
         self.changes = 0
         self.transfers = 0
@@ -82,6 +83,12 @@ class Operators:
         """The membership is what is wanted."""
         return not self._at_work
 
+    def look(self, members: tuple[str, ...]) -> None:
+        """Whoever leads has these members: go to work again, if that is not what is wanted."""
+        if not self._at_work and members != tuple(sorted(self.wanted())):
+            self._is_so = None
+            self._see_to_it()
+
     def wanted(self) -> tuple[str, ...]:
         """The members that there are to be."""
         members = tuple(name for name, owners in self._removed.items() if not owners)
@@ -95,7 +102,10 @@ class Operators:
     async def _work(self) -> None:
         while (members := self.wanted()) != self._is_so:
             told = await self._ask(lambda token, members=members: ChangeMembership(token, members))  # type: ignore[misc]
-            if isinstance(told, Exception):
+            if isinstance(told, Noop):
+                self._is_so = members
+            elif isinstance(told, Exception):
+                self._is_so = None  # what was not acknowledged may happen yet
                 await self._timeline.sleep(_PAUSE)
             else:
                 self._is_so = members

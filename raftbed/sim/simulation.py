@@ -197,9 +197,10 @@ class Simulation:
             said = [node.metrics() for node in self.nodes.values()]
             metrics = [one for one in said if one is not None]
             leaders = [one for one in metrics if one.state is State.LEADER]
-            if len(metrics) == len(said) and len(leaders) == 1 and self.nemesis.operators.is_done:
+            if len(metrics) == len(said) and len(leaders) == 1:
                 lead = leaders[0]
-                if all(one.current_leader == lead.id for one in metrics):
+                self.nemesis.operators.look(lead.membership_config.members)
+                if self.nemesis.operators.is_done and all(one.current_leader == lead.id for one in metrics):
                     if target is None or target[:2] != (lead.id, lead.current_term):
                         target = (lead.id, lead.current_term, lead.last_log_index)
                     if all(one.last_applied >= target[2] for one in metrics):

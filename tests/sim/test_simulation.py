@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sim_support import broken, judged, plan_of, step
 
@@ -77,6 +79,16 @@ def test_nodes_leave_the_cluster_and_come_back():
     removed = [sample for sample in recording.status if sample.role == "non-voter" and sample.time > 10**9]
     assert {sample.node for sample in removed} == {"n1", "n2"}
     assert judged(recording).validity == VALID
+
+
+def test_a_change_that_nobody_acknowledged_in_time_is_undone_all_the_same():
+    # Without the two that are down, the three that are to stay have no majority: the change waits for them.
+    down = step("kill", "followers-minority", 1.0, 2.9)
+    removed = step("membership", "followers-minority", 1.05, 2.3, number=2)
+    removed = replace(removed, order=removed.order[::-1])
+    recording = Simulation(plan_of(time_limit=4.0, schedule=[down, removed])).run()
+    assert {sample.role for sample in recording.status[-5:]} == {"leader", "follower"}
+    assert not broken(judged(recording))
 
 
 def test_the_leadership_is_moved():
