@@ -101,7 +101,7 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
     operation_timeout = _bounded(
         "operation_timeout", settings.operation_timeout, default=_DEFAULT_OPERATION_TIMEOUT, least=0.05, most=600.0
     )
-    checks = _checks(settings.checks, workload.checks)
+    checks = _checks(settings.checks, workload.checks + suite.SYSTEM_CHECKS.get(system, ()))
     the_seed = settings.seed if settings.seed is not None else seed
     node_options = {**test.node_options, **_bug_options(settings.bug), **settings.node_options}
     return Plan(
@@ -203,8 +203,8 @@ def _checks(chosen: list[str] | None, usual: tuple[str, ...]) -> tuple[str, ...]
     unknown = [name for name in chosen if name not in usual]
     if unknown or not chosen:
         raise PlanError(
-            f"checks: {', '.join(unknown) or 'an empty list'} does not fit the workload.",
-            remedy=f"It has: {', '.join(usual)}.",
+            f"checks: {', '.join(unknown) or 'an empty list'} does not fit the workload and the system.",
+            remedy=f"They have: {', '.join(usual)}.",
         )
     return tuple(chosen)
 
