@@ -96,7 +96,7 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
     faults = tuple(dict.fromkeys(settings.faults if settings.faults is not None else test.faults))
     for fault in faults:
         suite.pick(suite.FAULTS, fault, "fault")
-    nodes = _node_names(settings.nodes)
+    nodes = _node_names(settings.nodes if settings.nodes is not None else _bug_nodes(settings.bug))
     time_limit = _bounded("time_limit", settings.time_limit, default=_DEFAULT_TIME_LIMIT, least=1.0, most=86_400.0)
     operation_timeout = _bounded(
         "operation_timeout", settings.operation_timeout, default=_DEFAULT_OPERATION_TIMEOUT, least=0.05, most=600.0
@@ -216,6 +216,16 @@ def _bug_options(name: str | None) -> dict[str, Any]:
 
     suite.pick(dict.fromkeys(bugs.names()), name, "bug")
     return dict(bugs.load(name).node_options)
+
+
+def _bug_nodes(name: str | None) -> int | None:
+    """The size of cluster that a bug needs."""
+    if name is None:
+        return None
+    from raftbed import bugs
+
+    suite.pick(dict.fromkeys(bugs.names()), name, "bug")
+    return bugs.load(name).nodes
 
 
 def _schedule(
