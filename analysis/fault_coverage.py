@@ -6,7 +6,8 @@ failed or acted on nobody, a heal was not proved, or no operation was under way 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from raftbed.analysis.operations import Span, Window, spans, windows
 from raftbed.model import SECOND, Verdict
@@ -56,7 +57,8 @@ def judge(
     table = [_row(window, operations) for window in faults]
     details = {"faults": table, "due": len(due)}
     proved = [window for window in due if window.proved is not None]
-    if not proved:
+    idle = [window for window in proved if _was_done_already(window, faults)]
+    if len(idle) == len(proved):
         return Verdict(CHECKER, "unknown", "No fault took effect, so the run shows nothing about faults.", details)
     met = {row["fault"]: row["operations"] for row in table}
     problems = [f"{window.step.id} failed: {window.failures[0]}" for window in due if window.failures]
@@ -69,7 +71,7 @@ def judge(
         for window in proved
         if window in over and not met[window.step.id]
     ]
-    counted = f"{len(proved)} of {len(due)} faults took effect"
+    counted = f"{len(proved) - len(idle)} of {len(due)} faults took effect"
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return Verdict(CHECKER, "unknown", f"{counted}; {problems[0]}{more}.", details)
@@ -78,7 +80,31 @@ def judge(
         said = f"{counted}, were proved, and met operations; the run was cut off before its final heal."
     if len(due) < len(faults):
         said += f" {len(faults) - len(due)} more were planned for after the run was stopped."
+    for window in idle:
+        said += f" {window.step.id} had no effect of its own: {' '.join(window.nodes)} had been killed before."
+    lost = [window.step.id for window in proved if _aimed_at_nobody(window.detail.get("injected", {}))]
+    if lost:
+        said += f" {' '.join(lost)} found no leader to aim at."
     return Verdict(CHECKER, "valid", said, details)
+
+
+def _aimed_at_nobody(circumstances: Mapping[str, Any]) -> bool:
+    """Nobody led when a fault came to strike the leader, and nobody was known to have led before."""
+    return circumstances.get("leader", "") is None and not circumstances.get("led_last")
+
+
+def _was_done_already(window: Window, faults: Sequence[Window]) -> bool:
+    """All that a kill killed was held down by other kills when it came."""
+    if window.step.kind != "kill" or window.injected is None:
+        return False
+    down = {
+        node
+        for other in faults
+        if other.step.kind == "kill" and other.injected is not None and other.injected < window.injected
+        if other.healed is None or other.healed > window.injected
+        for node in other.nodes
+    }
+    return set(window.nodes) <= down
 
 
 def _row(window: Window, operations: Sequence[Span]) -> dict[str, object]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -287,8 +288,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = cli.main(args=["--debug", *args] if debug else args, prog_name="raftbed", standalone_mode=False)
     except RaftbedError as error:
         if debug:
-            raise
-        Console().error(error)
+            traceback.print_exc()  # not raised: an exit code of 1 would say "invalid"
+        else:
+            Console().error(error)
         code = error.exit_code
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
@@ -306,9 +308,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = EXIT_COULD_NOT_RUN
     except Exception as error:
         if debug:
-            raise
-        print(f"raftbed: internal error: {type(error).__name__}: {error}", file=sys.stderr)
-        print("  This is a defect of raftbed; `raftbed --debug ...` shows where.", file=sys.stderr)
+            traceback.print_exc()
+        else:
+            print(f"raftbed: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+            print("  This is a defect of raftbed; `raftbed --debug ...` shows where.", file=sys.stderr)
         code = EXIT_COULD_NOT_RUN
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -104,6 +104,7 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
     checks = _checks(settings.checks, workload.checks + suite.SYSTEM_CHECKS.get(system, ()))
     the_seed = settings.seed if settings.seed is not None else seed
     node_options = {**test.node_options, **_bug_options(settings.bug), **settings.node_options}
+    _check_node_options(system, node_options)
     return Plan(
         test=test.name,
         system=system,
@@ -226,6 +227,19 @@ def _bug_nodes(name: str | None) -> int | None:
 
     suite.pick(dict.fromkeys(bugs.names()), name, "bug")
     return bugs.load(name).nodes
+
+
+def _check_node_options(system: str, options: dict[str, Any]) -> None:
+    """Refuse now what a node would refuse on its host."""
+    if system != "raft":
+        return
+    from raftbed.nodes.raft.config import Config
+    from raftbed.nodes.raft.errors import ConfigError
+
+    try:
+        Config.from_mapping("plan", options)
+    except ConfigError as error:
+        raise PlanError(f"node_options: {error}") from error
 
 
 def _schedule(

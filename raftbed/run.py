@@ -35,6 +35,7 @@ from raftbed.clients import Tally, Worker, gather_workers
 from raftbed.errors import HostError, RaftbedError, StoreError
 from raftbed.faults.nemesis import Nemesis
 from raftbed.hosts import make_pool
+from raftbed.hosts.parallel import in_parallel
 from raftbed.model import SECOND, FaultEvent, Plan
 from raftbed.record import HistoryWriter, LineWriter
 from raftbed.store import EventKind, Manifest, RunDirectory, RunEvent, RunState
@@ -180,20 +181,23 @@ class Run:
             self._enter("deploy")
             await self._unless_urgent(system.install())
             self._enter("start")
-            await self._unless_urgent(system.start())
-            if not await self._unless_urgent(system.wait_ready(timeout=self._plan.recovery_timeout)):
-                raise HostError(
-                    f"the nodes elected no leader within {self._plan.recovery_timeout:g} s of their start.",
-                    remedy=f"Their logs are in {self._directory.path / 'nodes'}.",
-                )
             nemesis = self._nemesis(pool, system)
-            await self._unless_urgent(nemesis.prepare())
+            # Side by side: nodes take their time to start, and the faults' tools do not need them.
+            await self._unless_urgent(in_parallel([self._start_system(system), nemesis.prepare()]))
             try:
                 await self._clients(system, nemesis)
             finally:
                 if not self._stop.urgent.is_set():
                     await self._heal(system, nemesis)
             return "interrupted" if self._stop.requested.is_set() else "ended"
+
+    async def _start_system(self, system: RaftSystem) -> None:
+        await system.start()
+        if not await system.wait_ready(timeout=self._plan.recovery_timeout):
+            raise HostError(
+                f"the nodes elected no leader within {self._plan.recovery_timeout:g} s of their start.",
+                remedy=f"Their logs are in {self._directory.path / 'nodes'}.",
+            )
 
     # -- phases ---------------------------------------------------------------------------------------------------
 
@@ -280,6 +284,10 @@ class Run:
             self._enter("recovery")
             for node, evidence in (await system.unexpected_deaths(nemesis.held_down())).items():
                 self._event("error", f"{node}: its process died by itself.", node=node, **evidence)
+            for node, fault in nemesis.found_dead().items():
+                self._event(
+                    "error", f"{node}: its process had died by itself before {fault} came to kill it.", node=node
+                )
             await system.restart_dead()
             ready = await self._unless_urgent(system.wait_ready(timeout=plan.recovery_timeout))
             if not ready:

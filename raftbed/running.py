@@ -64,12 +64,19 @@ def run_all(request: RunRequest, console: Console) -> Validity:
     first = planning.make_plan(request.settings, seed=_draw_seed())
     every: list[Results] = []
     documents: list[dict[str, Any]] = []
+    failure: RaftbedError | None = None
     for turn in range(request.repeat):
         plan = first
         if turn:
             settings = msgspec.structs.replace(request.settings, seed=first.seed + turn)
             plan = planning.make_plan(settings, seed=first.seed + turn)
-        directory, state, results, report = run_once(plan, request, console)
+        try:
+            directory, state, results, report = run_once(plan, request, console)
+        except RaftbedError as error:
+            if not every:
+                raise
+            failure = error  # what the runs before it showed is told first
+            break
         every.append(results)
         documents.append(
             {"run": str(directory.path), "state": state, "report": str(report) if report else None, "results": results}
@@ -83,6 +90,8 @@ def run_all(request: RunRequest, console: Console) -> Validity:
         console.result(f"{console.strong(validity)}  {len(every)} of {request.repeat} runs: {said}")
     if console.json:
         console.emit({"validity": validity, "runs": documents})
+    if failure is not None:
+        raise failure
     return validity
 
 

@@ -184,7 +184,11 @@ def make_schedule(
             missed += 1  # this scene does not fit any more; a shorter one may
             continue
         order = random.sample(list(nodes), len(nodes))
-        steps += [_step(beat, at, order, operation_timeout) for beat in beats]
+        made = [_step(beat, at, order, operation_timeout) for beat in beats]
+        if not all(_strikes(step) for step in made):
+            missed += 1  # a ring of two cuts nothing
+            continue
+        steps += made
         at += length + random.uniform(*_GAP)
     if not steps:  # a run shorter than any scene still has one fault
         kind = "partition" if "partition" in faults else "kill"
@@ -217,12 +221,24 @@ def validate_schedule(steps: Sequence[FaultStep], *, nodes: Sequence[str], time_
             raise PlanError(
                 f"{where}.order: must hold every node exactly once.", remedy=f"The nodes are: {' '.join(nodes)}."
             )
+        if not _strikes(step):
+            raise PlanError(
+                f"{where}.shape: {step.shape!r} strikes nobody among {len(nodes)} nodes.",
+                remedy="Choose another shape, or more nodes.",
+            )
         if not step.id or step.id in seen:
             raise PlanError(f"{where}.id: {step.id!r} is empty or was used before.", remedy="Number them: f01, f02.")
         if not step.id.isascii() or not step.id.isalnum() or len(step.id) > 12:
             raise PlanError(f"{where}.id: {step.id!r} is not of letters and digits.", remedy="Number them: f01, f02.")
         seen.add(step.id)
     return tuple(sorted(steps, key=lambda step: step.at))
+
+
+def _strikes(step: FaultStep) -> bool:
+    """The shape strikes anybody, among so many nodes."""
+    if step.kind == "kill":
+        return bool(KILL_SHAPES[step.shape](step.order))
+    return any(PARTITION_SHAPES[step.shape](step.order).values())
 
 
 def _some(names: Iterable[str]) -> str:

@@ -85,7 +85,8 @@ class View:
             if self.manifest.duration is not None:
                 facts.append(("took", f"{self.manifest.duration:.1f} s"))
             if self.manifest.state != "ended":
-                facts.append(("state", self.manifest.state))
+                cut_off = self.manifest.state in ("running", "prepared")
+                facts.append(("state", "cut off" if cut_off else self.manifest.state))
         return facts
 
     @property

@@ -31,6 +31,11 @@ class Kill:
         self._control = control
         self._owners: dict[str, set[str]] = {}  # node to the steps that hold it down
         self._locks: dict[str, asyncio.Lock] = {}
+        self._found_dead: dict[str, str] = {}  # node to the step that came to kill it
+
+    def found_dead(self) -> Mapping[str, str]:
+        """The nodes that were dead when a step came to kill them, though none held them down, and that step's id."""
+        return self._found_dead
 
     def held_down(self) -> set[str]:
         """The nodes that a step in force has killed."""
@@ -42,12 +47,17 @@ class Kill:
         evidence: dict[str, Any] = {}
 
         async def kill(node: str) -> None:
-            self._owners.setdefault(node, set()).add(step.id)
+            owners = self._owners.setdefault(node, set())
+            owners.add(step.id)
             async with self._lock(node):
+                if owners == {step.id} and not await self._control.is_running(node):
+                    self._found_dead[node] = step.id
                 evidence[node] = dict(await self._control.kill(node))
 
         await settle(kill(node) for node in nodes)
-        return {"nodes": sorted(nodes), "signal": "SIGKILL", "processes": evidence}
+        found = sorted(node for node, by in self._found_dead.items() if by == step.id)
+        circumstances = {"found_dead": found} if found else {}
+        return {"nodes": sorted(nodes), "signal": "SIGKILL", "processes": evidence, **circumstances}
 
     async def prove(self, step: FaultStep) -> Mapping[str, Any]:
         """See `Fault`: the processes are gone."""

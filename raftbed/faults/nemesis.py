@@ -60,6 +60,7 @@ class Nemesis:
         self._record_op = record_op
         self._sleep = sleep
         self._kill = Kill(control)
+        self._led_last: str | None = None
         self._mechanism = mechanism
         self._partition: Partition | None = None
         self._faults: Mapping[str, Fault] = faults or {}
@@ -71,6 +72,10 @@ class Nemesis:
     def held_down(self) -> set[str]:
         """The nodes that a fault has killed and not started again."""
         return self._kill.held_down()
+
+    def found_dead(self) -> Mapping[str, str]:
+        """The nodes that had died by themselves before a fault came to kill them, and that fault's id."""
+        return self._kill.found_dead()
 
     async def prepare(self) -> None:
         """Heal what earlier runs left on the hosts, find out how they can cut, start their dead-men.
@@ -159,16 +164,25 @@ class Nemesis:
         return True
 
     async def _order(self, step: FaultStep) -> tuple[Sequence[str], dict[str, Any]]:
-        """The step's order, whoever leads now put first where the shape aims at the leader: best effort."""
+        """The step's order, whoever leads now put first where the shape aims at the leader: best effort.
+
+        Where nobody leads, whoever was seen to lead last serves: a leader that its followers have left steps down
+        before long, and is still the one that holds what it could not commit.
+        """
         if not aims_at_leader(step.kind, step.shape):
             return step.order, {}
         seen = None
         with contextlib.suppress(RaftbedError):
             seen = await self._control.leader()
         if seen is None:
-            return step.order, {"leader": None}
-        order = [seen.node, *(node for node in step.order if node != seen.node)]
-        return order, {"leader": seen.node, "term": seen.term, "evidence": dict(seen.evidence)}
+            return self._first(step, self._led_last), {"leader": None, "led_last": self._led_last}
+        self._led_last = seen.node
+        return self._first(step, seen.node), {"leader": seen.node, "term": seen.term, "evidence": dict(seen.evidence)}
+
+    def _first(self, step: FaultStep, node: str | None) -> Sequence[str]:
+        """The step's order with `node` first; a kill's with those last that are down already."""
+        down = self._kill.held_down() if step.kind == "kill" else set()
+        return sorted(step.order, key=lambda name: (name in down, name != node))
 
     async def _heal(self, step: FaultStep) -> str | None:
         """Heal a step that is in force; a sentence when that failed. Once begun it goes on, also when cancelled."""

@@ -23,6 +23,7 @@ PORT = 8400
 _STATUS_TIMEOUT = 1.0
 _START_TIMEOUT = 20.0
 _HOST_TIMEOUT = 5.0
+_LOOK_AGAIN = 3.0  # seconds without an answer after which one asks whether the process lives at all
 _POLL = 0.05
 _LOG_LIMIT = 64 << 20
 _FILES = ("node.log", "trace.jsonl")
@@ -137,8 +138,9 @@ class RaftSystem:
 
     async def start(self) -> None:
         """See `System`."""
-        await in_parallel(self.start_node(node) for node in self.nodes)
-        await in_parallel(self._answers(node) for node in self.nodes)
+        started = await in_parallel(self.start_node(node) for node in self.nodes)
+        pids = [evidence["pid"] for evidence in started]
+        await in_parallel(self._answers(node, pid) for node, pid in zip(self.nodes, pids, strict=True))
         first = self.nodes[0]
         url = f"http://{self._addresses[first]}/admin/initialize"
         try:
@@ -166,13 +168,18 @@ class RaftSystem:
         )
         return {"pid": evidence.pid}
 
-    async def _answers(self, node: str) -> None:
-        if await self.control.is_answering(node, timeout=_START_TIMEOUT):
-            return
+    async def _answers(self, node: str, pid: int) -> None:
+        deadline = asyncio.get_running_loop().time() + _START_TIMEOUT
+        said = f"the node did not answer within {_START_TIMEOUT:g} s of its start."
+        while asyncio.get_running_loop().time() < deadline:
+            if await self.control.is_answering(node, timeout=_LOOK_AGAIN):
+                return
+            if (await self.host(node).run(["test", "-d", f"/proc/{pid}"], check=False)).status != 0:
+                said = "the node ended by itself at its start."
+                break
         log = await self.host(node).run(["tail", "-n", "20", self.path(node, "node.log")], check=False)
         raise HostError(
-            f"the node did not answer within {_START_TIMEOUT:g} s of its start. The end of its log: "
-            f"{log.stdout.strip()[-2000:] or 'empty'}",
+            f"{said} The end of its log: {log.stdout.strip()[-2000:] or 'empty'}",
             host=node,
         )
 

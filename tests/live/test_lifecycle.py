@@ -64,6 +64,17 @@ async def test_a_host_that_dies_during_deployment_is_named_and_everything_is_tak
     assert not (directory.path / "lab").exists()
 
 
+async def test_a_node_that_ends_at_its_start_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(raft_system, "PORT", 22)  # where the SSH server listens already
+    run, directory = prepared(tmp_path, plan())
+    with pytest.raises(
+        HostError, match=r"n[123]: the node ended by itself at its start\. .*cannot listen on 0.0.0.0:22"
+    ):
+        await run.execute()
+    assert all(directory.node_file(node, "node.log") for node in ("n1", "n2", "n3"))
+    assert not (directory.path / "lab").exists()
+
+
 async def test_a_host_lost_under_way_is_named_and_its_run_claims_nothing_about_it(tmp_path, monkeypatch):
     pools = []
 

@@ -159,6 +159,29 @@ async def test_without_a_leader_the_planned_order_serves_and_that_is_recorded():
     assert bench.ledger[0].detail["leader"] is None
 
 
+async def test_where_nobody_leads_any_more_whoever_led_last_is_struck():
+    bench = Bench()
+    await bench.run(step(shape="leader-alone"))
+    bench.control.seen = None
+    await bench.run(step("f02", shape="leader-alone"))
+    assert bench.fault.calls[2] == ("inject", "f02", ("n3", "n1", "n2"))
+    detail = next(event.detail for event in bench.ledger if event.fault == "f02")
+    assert (detail["leader"], detail["led_last"]) == (None, "n3")
+
+
+async def test_a_node_that_was_dead_before_its_kill_is_told():
+    control = Control()
+    kill, fault = Kill(control), FaultStep("f01", "kill", "one", 0, 1, NODES)
+    await control.kill(NODES[0])
+    assert (await kill.inject(fault, NODES))["found_dead"] == [NODES[0]]
+    await kill.heal(fault)
+    again = FaultStep("f02", "kill", "all", 0, 1, NODES)
+    overlapping = FaultStep("f03", "kill", "one", 0, 1, NODES)
+    assert "found_dead" not in await kill.inject(again, NODES)
+    assert "found_dead" not in await kill.inject(overlapping, NODES)  # a kill holds it down: that is no finding
+    assert kill.found_dead() == {NODES[0]: "f01"}
+
+
 async def test_a_fault_that_cannot_be_injected_is_recorded_and_healed_and_the_next_one_goes_on():
     bench = Bench()
     bench.fault.failing = {"inject"}

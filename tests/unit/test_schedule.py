@@ -100,6 +100,21 @@ def test_kills_happen_within_partitions_when_both_are_asked_for():
     )
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_no_planned_fault_strikes_nobody(count):
+    nodes = NODES[:count]
+    for seed in range(30):
+        faults = ("partition", "kill")
+        steps = make_schedule(faults, nodes=nodes, time_limit=30.0, operation_timeout=2.0, seed=seed)
+        assert validate_schedule(steps, nodes=nodes, time_limit=30.0) == steps
+
+
+def test_a_written_fault_that_strikes_nobody_is_refused():
+    step = FaultStep("f01", "partition", "majorities-ring", 1.0, 2.0, ("n1", "n2"))
+    with pytest.raises(PlanError, match="strikes nobody among 2 nodes"):
+        validate_schedule([step], nodes=("n1", "n2"), time_limit=5.0)
+
+
 def test_no_faults_and_single_nodes_have_an_empty_schedule():
     assert schedule(()) == ()
     assert schedule(nodes=("n1",)) == ()

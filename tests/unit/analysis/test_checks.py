@@ -242,6 +242,21 @@ class TestFaultCoverage:
     def test_an_empty_schedule_is_no_pass_where_faults_were_wanted(self):
         assert self.judge([], schedule=(), wanted=("partition",)).validity == "unknown"
 
+    def test_a_kill_of_the_dead_is_not_counted_as_an_effect(self):
+        def kill(fault: str, node: str, *states: tuple[str, float], **detail) -> list[FaultEvent]:
+            return [FaultEvent(int(at * SECOND), fault, "kill", "one", s, (node,), detail) for s, at in states]
+
+        steps = [FaultStep(f"f0{n}", "kill", "one", 1.0, 5.0, ("n1", "n2")) for n in (1, 2)]
+        first = kill("f01", "n1", ("injected", 1.0), ("proved", 1.1), ("healed", 4.0))
+        late = (("injected", 2.0), ("proved", 2.1), ("healed", 5.0))
+        verdict = self.judge([*first, *kill("f02", "n1", *late, leader=None)], schedule=steps)
+        assert verdict.summary == (
+            "1 of 2 faults took effect, were proved and healed, and met operations."
+            " f02 had no effect of its own: n1 had been killed before. f02 found no leader to aim at."
+        )
+        other = self.judge([*first, *kill("f02", "n2", *late, leader="n2")], schedule=steps)
+        assert other.summary == "2 of 2 faults took effect, were proved and healed, and met operations."
+
     def test_a_fault_that_acted_on_nobody_is_no_pass(self):
         nobody = [FaultEvent(event.time, "f01", "partition", "bridge", event.state) for event in PROVED_AND_HEALED]
         assert "f01 acted on no node" in self.judge(nobody).summary
