@@ -1,4 +1,4 @@
-"""Random stories with a planted bug: ``python tests_bugs.py NAME SEEDS`` plants it and prints as JSON who found it first.
+"""Random stories with a planted bug: ``python tests_bugs.py NAME SEEDS`` plants it, and says as JSON who found it.
 
 Planting replaces methods of classes, so it is done in a process of its own. The stories are like those of
 tests/unit/raft/test_simulation.py, but nothing is asserted: traces are judged by `raft_invariants`, and clients judge
