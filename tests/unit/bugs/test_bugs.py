@@ -83,3 +83,10 @@ def test_a_bug_shows(name):
 
 def test_without_a_bug_nothing_shows():
     assert hunt("none", 60)["by"] == []
+
+
+def test_the_documents_table_is_that_of_the_code(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import bugs_table
+
+    assert bugs_table.catalogue() in bugs_table.DOCUMENT.read_text(), "run tools/bugs_table.py"
