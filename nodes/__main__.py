@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import msgspec
 
 from raftbed import __version__
+from raftbed.nodes import operate
 from raftbed.nodes.raft import Config, ConfigError
 
 
@@ -112,8 +114,10 @@ def split_address(name: str, address: str) -> tuple[str, int]:
 
 async def run(settings: NodeSettings) -> int:
     """Run the node until it is told to stop (SIGTERM, SIGINT) or its storage fails; returns the exit status."""
+    from raftbed.nodes.admin import learner_of_addresses
+    from raftbed.nodes.peers import PeerNetwork
     from raftbed.nodes.raft import Raft, RaftError
-    from raftbed.nodes.server import PeerNetwork, Server
+    from raftbed.nodes.server import Server
     from raftbed.nodes.state_machine import KeyValueStateMachine
     from raftbed.nodes.storage import open_storage
     from raftbed.nodes.trace import TraceFile
@@ -128,7 +132,9 @@ async def run(settings: NodeSettings) -> int:
         return 1
     machine = KeyValueStateMachine()
     network = PeerNetwork(settings.cluster, settings.peers, timeout=config.election_timeout_min / 1000)
-    raft = Raft(settings.id, config, network, open_storage(Path(settings.data), machine), tracer=tracer)
+    learn = learner_of_addresses(settings.peers)  # shared by all that look for an address
+    storage = open_storage(Path(settings.data), machine)
+    raft = Raft(settings.id, config, network, storage, tracer=tracer, on_membership=learn)
     server = Server(raft, machine, cluster=settings.cluster, peers=settings.peers, bug=settings.bug)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -138,6 +144,8 @@ async def run(settings: NodeSettings) -> int:
     try:
         await server.listen(host, port)
         log.info("node %s of cluster %s listens on %s:%d", settings.id, settings.cluster, host, port)
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the collector need not look at it again and again
         await asyncio.wait({closed, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if closed.done():
             closed.result()
@@ -183,8 +191,11 @@ def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in operate.COMMANDS:
+        return operate.main(arguments)
     try:
-        settings = parse(argv)
+        settings = parse(arguments)
         Config.from_mapping(settings.cluster, settings.raft)
     except (SettingsError, ConfigError) as error:
         print(f"raftbed.nodes: {error}", file=sys.stderr)

@@ -9,11 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from raftbed.nodes.raft import (
+    ChangeConfigError,
+    ConfigChangeInProgress,
+    ConfigChangeUnknown,
     InitializeNotAllowed,
+    InoperableConfig,
     LeadershipLost,
+    NodeNotLeader,
+    Noop,
     Overloaded,
     ReadForwardToLeader,
+    ReadOverloaded,
     ShuttingDown,
+    SnapshotError,
+    TransferError,
+    TransferNotLeader,
+    TransferTimedOut,
     WriteForwardToLeader,
 )
 
@@ -79,10 +90,18 @@ def stale_serial(client: str | None, serial: int | None) -> Problem:
     return Problem(409, "stale-serial", message, definite=False)
 
 
+def session_expired(client: str | None) -> Problem:
+    """Nobody remembers the session: the command is not executed now, and may have been before."""
+    message = f"The session {client} has expired, or never was; begin one with POST /sessions."
+    return Problem(409, "session-expired", message, definite=False)
+
+
 def of_read(node: str, error: Exception) -> Problem | None:
     """What to answer when a read ended in `error`; reads have no effect, so all of it is definite."""
     if isinstance(error, ReadForwardToLeader):
         return not_leader(node, error.leader, is_read=True)
+    if isinstance(error, ReadOverloaded):
+        return Problem(503, "overloaded", f"{node} has too much to confirm: {error}. Try again later.")
     if isinstance(error, ShuttingDown):
         return Problem(503, "shutting-down", f"{node} is shutting down.")
     if isinstance(error, TimeoutError):
@@ -96,4 +115,51 @@ def of_initialize(node: str, error: Exception) -> Problem | None:
         return Problem(409, "not-allowed", f"{node} cannot be initialized: {error}.")
     if isinstance(error, ShuttingDown):
         return Problem(503, "shutting-down", f"{node} is shutting down.")
+    return None
+
+
+_CHANGES = {
+    ConfigChangeInProgress: (409, "change-in-progress"),
+    InoperableConfig: (400, "inoperable-config"),
+    Noop: (409, "no-change"),
+}
+
+
+def of_change(node: str, error: Exception) -> Problem | None:
+    """What to answer when a change of the membership ended in `error`."""
+    if isinstance(error, NodeNotLeader):
+        return not_leader(node, error.leader, is_read=False)
+    if isinstance(error, ConfigChangeUnknown):
+        return Problem(503, "leadership-lost", f"{node}: {error}; it may still happen.", definite=False)
+    if isinstance(error, ChangeConfigError):
+        status, code = _CHANGES[type(error)]
+        return Problem(status, code, f"Nothing was changed: {error}.")
+    if isinstance(error, TimeoutError):
+        return Problem(504, "timeout", f"{node} is not done yet; the change goes on.", definite=False)
+    if isinstance(error, ShuttingDown):
+        return Problem(503, "shutting-down", f"{node} shut down before it could tell.", definite=False)
+    return None
+
+
+def of_transfer(node: str, error: Exception) -> Problem | None:
+    """What to answer when a leadership was not handed over, because of `error`."""
+    if isinstance(error, TransferNotLeader):
+        return not_leader(node, error.leader, is_read=False)
+    if isinstance(error, TransferTimedOut | TimeoutError):
+        return Problem(504, "timeout", f"{node} leads on: {error}.", definite=False)
+    if isinstance(error, TransferError):
+        return Problem(409, "refused", f"{node} leads on: {error}.")
+    if isinstance(error, ShuttingDown):
+        return Problem(503, "shutting-down", f"{node} is shutting down.", definite=False)
+    return None
+
+
+def of_snapshot(node: str, error: Exception) -> Problem | None:
+    """What to answer when no snapshot was taken, because of `error`."""
+    if isinstance(error, SnapshotError):
+        return Problem(409, "no-snapshot", f"{node} took no snapshot: {error}.")
+    if isinstance(error, ShuttingDown):
+        return Problem(503, "shutting-down", f"{node} is shutting down.")
+    if isinstance(error, TimeoutError):
+        return Problem(504, "timeout", f"{node} is not done yet; the snapshot goes on.", definite=False)
     return None

@@ -32,12 +32,6 @@ class CasBody(msgspec.Struct, forbid_unknown_fields=True):
     serial: int | None = None
 
 
-class InitializeBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of an initialization."""
-
-    members: list[str]
-
-
 def decode_body(raw: bytes, kind: type[_T]) -> _T:
     """The body as it should be.
 

@@ -1,116 +1,32 @@
-"""The node over HTTP: peers' requests, the key-value API, status and metrics. The only place that knows aiohttp.
+"""The node's HTTP server. The only place that knows aiohttp.
 
-Bad input gets a 4xx with one sentence and changes nothing; docs/node.md lists every answer.
+It is aiohttp's low-level server: requests go straight to service.py, without aiohttp's router, middlewares and response
+objects, which together cost more than a replicated write does (docs/benchmarks.md).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
-from urllib.parse import quote, unquote
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
 
-import msgspec
-from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
-from raftbed import __version__
-from raftbed.nodes import problems
-from raftbed.nodes.problems import Problem
-from raftbed.nodes.raft import (
-    AppendEntriesRequest,
-    AppendEntriesResponse,
-    NodeId,
-    Raft,
-    RaftNetworkError,
-    VoteRequest,
-    VoteResponse,
-)
-from raftbed.nodes.requests import (
-    MAX_KEY,
-    TIMEOUT_HEADER,
-    CasBody,
-    InitializeBody,
-    PutBody,
-    check_key,
-    check_value,
-    decode_body,
-    session_of,
-    timeout_of,
-)
-from raftbed.nodes.state_machine import KeyValueStateMachine, Result
+from raftbed.nodes.peers import PeerStream
+from raftbed.nodes.problems import Problem, bad_request
+from raftbed.nodes.raft import NodeId, Raft
+from raftbed.nodes.requests import MAX_KEY
+from raftbed.nodes.service import Answer, Query, Service
+from raftbed.nodes.state_machine import KeyValueStateMachine
+from raftbed.nodes.wire import STREAM_PATH, UPGRADE
 
-CLUSTER_HEADER = "X-Raftbed-Cluster"
-TARGET_HEADER = "X-Raftbed-Target"
-MAX_CLIENT_BODY = 1 << 20
-MAX_PEER_BODY = 64 << 20
+_LARGE = 1 << 16
 _log = logging.getLogger("raftbed.nodes")
-_Message = TypeVar("_Message", AppendEntriesRequest, VoteRequest)
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class PeerNetwork:
-    """Carries Raft messages to peers over HTTP; implements :class:`raftbed.nodes.raft.RaftNetwork`.
-
-    Parameters:
-        cluster: name of the cluster, sent with every message.
-        peers: node id to "host:port".
-        timeout: seconds to wait for an answer.
-    """
-
-    def __init__(self, cluster: str, peers: Mapping[NodeId, str], timeout: float) -> None:
-        self._peers = peers
-        always = {CLUSTER_HEADER: quote(cluster), "Content-Type": "application/msgpack"}
-        self._headers = {peer: {**always, TARGET_HEADER: quote(peer)} for peer in peers}
-        self._session = ClientSession(connector=TCPConnector(limit=0), timeout=ClientTimeout(total=timeout))
-        self._reachable: dict[NodeId, bool] = {}
-        self._encoder = msgspec.msgpack.Encoder()
-        self._appended = msgspec.msgpack.Decoder(AppendEntriesResponse)
-        self._voted = msgspec.msgpack.Decoder(VoteResponse)
-
-    async def append_entries(self, target: NodeId, rpc: AppendEntriesRequest) -> AppendEntriesResponse:
-        """Have `target` take entries or a heartbeat."""
-        return self._appended.decode(await self._post(target, "append_entries", rpc))
-
-    async def vote(self, target: NodeId, rpc: VoteRequest) -> VoteResponse:
-        """Ask `target` for its vote."""
-        return self._voted.decode(await self._post(target, "vote", rpc))
-
-    async def pre_vote(self, target: NodeId, rpc: VoteRequest) -> VoteResponse:
-        """Ask `target` for the promise of its vote."""
-        return self._voted.decode(await self._post(target, "pre_vote", rpc))
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._session.close()
-
-    async def _post(self, target: NodeId, method: str, rpc: Any) -> bytes:
-        address = self._peers.get(target)
-        if address is None:
-            raise RaftNetworkError(f"no address is known of {target}")
-        try:
-            async with self._session.post(
-                f"http://{address}/raft/{method}", data=self._encoder.encode(rpc), headers=self._headers[target]
-            ) as response:
-                body = await response.read()
-        except (Exception, asyncio.CancelledError) as error:  # cancelled: whoever asked did not wait any longer
-            self._note(target, False, error)
-            raise
-        self._note(target, response.status == 200, None)
-        if response.status != 200:
-            raise RaftNetworkError(f"{target} answered {response.status}: {body[:200]!r}")
-        return body
-
-    def _note(self, target: NodeId, reachable: bool, error: BaseException | None) -> None:
-        if self._reachable.get(target) is not reachable and not self._session.closed:
-            self._reachable[target] = reachable
-            if reachable:
-                _log.info("peer %s is reachable", target)
-            else:
-                _log.warning("peer %s is unreachable: %s", target, _reason(error))
+_FIELDS = "Content-Type: %b\r\nContent-Length: %d\r\n%b\r\n"
+_HEADS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n{_FIELDS}".encode() for status in HTTPStatus}
 
 
 class Server:
@@ -134,34 +50,9 @@ class Server:
         bug: str | None = None,
     ) -> None:
         self._raft = raft
-        self._machine = machine
-        self._cluster = cluster
-        self._peers = peers
-        self._bug = bug
-        self._started = time.monotonic()
-        self._runner: web.AppRunner | None = None
-        self._answers: Counter[tuple[str, int]] = Counter()
-        self._append = msgspec.msgpack.Decoder(AppendEntriesRequest)
-        self._vote = msgspec.msgpack.Decoder(VoteRequest)
-        self._encode = msgspec.msgpack.Encoder().encode
-
-    def application(self) -> web.Application:
-        """The aiohttp application."""
-        app = web.Application(client_max_size=MAX_PEER_BODY, middlewares=[self._as_json])
-        app.add_routes(
-            [
-                web.post("/raft/append_entries", self._append_entries),
-                web.post("/raft/vote", self._take_vote),
-                web.post("/raft/pre_vote", self._take_pre_vote),
-                web.get("/kv/{key}", self._get),
-                web.post("/kv/{key}/put", self._put),
-                web.post("/kv/{key}/cas", self._cas),
-                web.get("/status", self._status),
-                web.get("/metrics", self._metrics),
-                web.post("/admin/initialize", self._initialize),
-            ]
-        )
-        return app
+        self._service = Service(raft, machine, cluster=cluster, peers=peers, bug=bug)
+        self._runner: web.ServerRunner | None = None
+        self._streams: set[PeerStream] = set()
 
     async def listen(self, host: str, port: int) -> int:
         """Take requests at an address; returns the port, which is chosen when 0 was asked for.
@@ -169,14 +60,14 @@ class Server:
         Raises:
             OSError: the address cannot be listened on.
         """
-        self._runner = web.AppRunner(
-            self.application(),
+        server = web.Server(
+            self._handle,
             access_log=None,
-            shutdown_timeout=1.0,
             logger=_HttpLog(_log),
             auto_decompress=False,  # nobody needs it, and a body is as large as it looks
             max_line_size=4096 + 12 * MAX_KEY,  # a character is at most four bytes, each written as %XX
         )
+        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, reuse_address=True).start()
         chosen: int = self._runner.addresses[0][1]
@@ -184,214 +75,110 @@ class Server:
 
     async def close(self) -> None:
         """Take no more requests, and let those under way come to their end."""
+        for stream in self._streams:
+            stream.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
-    # -- peers ----------------------------------------------------------------------------------------------------
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path, mark, query_string = request.raw_path.partition("?")
+        if not path.startswith("/") or "#" in request.raw_path:  # a proxy's absolute form, say
+            path, query_string = request.rel_url.raw_path, request.rel_url.raw_query_string
+        if path == STREAM_PATH:
+            return await self._stream(request)
+        query = Query(request.method, path, query_string if mark else "", request.headers)
+        return _Answer(await self._service.answer(query, lambda limit: _body(request, limit)))
 
-    async def _append_entries(self, request: web.Request) -> web.Response:
-        return self._peer_answer(await self._raft.append_entries(await self._peer_message(request, self._append)))
-
-    async def _take_vote(self, request: web.Request) -> web.Response:
-        return self._peer_answer(await self._raft.vote(await self._peer_message(request, self._vote)))
-
-    async def _take_pre_vote(self, request: web.Request) -> web.Response:
-        return self._peer_answer(await self._raft.pre_vote(await self._peer_message(request, self._vote)))
-
-    async def _peer_message(self, request: web.Request, decoder: msgspec.msgpack.Decoder[_Message]) -> _Message:
-        theirs = unquote(request.headers.get(CLUSTER_HEADER, ""))
-        if theirs != self._cluster:
-            raise Problem(403, "wrong-cluster", f"This node belongs to cluster {self._cluster!r}, not to {theirs!r}.")
-        target = unquote(request.headers.get(TARGET_HEADER, self._raft.id))
-        if target != self._raft.id:  # one node that answers for two would be counted twice
-            raise Problem(403, "wrong-node", f"This node is {self._raft.id}, not {target}: check the peers' addresses.")
+    async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Let a peer go on with frames instead of HTTP; returns when its connection is gone."""
         try:
-            message = decoder.decode(await _read(request, MAX_PEER_BODY))
-        except msgspec.DecodeError as error:
-            raise problems.bad_request(f"Not a Raft message: {error}.") from error
-        if not message.is_well_formed():
-            raise problems.bad_request("Not a Raft message: its entries have a gap, or terms that cannot be.")
-        return message
-
-    def _peer_answer(self, response: AppendEntriesResponse | VoteResponse) -> web.Response:
-        return web.Response(body=self._encode(response), content_type="application/msgpack")
-
-    # -- clients --------------------------------------------------------------------------------------------------
-
-    async def _get(self, request: web.Request) -> web.Response:
-        key = check_key(request.match_info["key"])
-        if request.query_string:
-            raise problems.bad_request("A read takes no query.")
-        patience = timeout_of(request.headers.get(TIMEOUT_HEADER))
-        try:
-            async with asyncio.timeout(patience):
-                await self._raft.client_read()
-        except Exception as error:
-            raise problems.of_read(self._raft.id, error) or error from error
-        return self._done(key, self._machine.read(key))
-
-    async def _put(self, request: web.Request) -> web.Response:
-        key = check_key(request.match_info["key"])
-        body = decode_body(await _read(request, MAX_CLIENT_BODY), PutBody)
-        check_value("value", body.value)
-        return await self._write(request, key, {"op": "put", "key": key, "value": body.value}, body)
-
-    async def _cas(self, request: web.Request) -> web.Response:
-        key = check_key(request.match_info["key"])
-        body = decode_body(await _read(request, MAX_CLIENT_BODY), CasBody)
-        check_value("old", body.old)
-        check_value("new", body.new)
-        return await self._write(request, key, {"op": "cas", "key": key, "old": body.old, "new": body.new}, body)
-
-    async def _write(
-        self, request: web.Request, key: str, command: dict[str, Any], body: PutBody | CasBody
-    ) -> web.Response:
-        command.update(session_of(body))
-        patience = timeout_of(request.headers.get(TIMEOUT_HEADER))
-        if self._raft.closing:
-            raise Problem(503, "shutting-down", f"{self._raft.id} is shutting down.")
-        try:
-            async with asyncio.timeout(patience):
-                written = await self._raft.client_write(command)
-        except Exception as error:
-            raise problems.of_write(self._raft.id, error) or error from error
-        result: Result = written.data
-        if result.outcome == "precondition-failed":
-            message = f"{key!r} does not hold the old value."
-            raise Problem(409, "precondition-failed", message, extra=(("current", result.value),))
-        if result.outcome != "done":
-            raise problems.stale_serial(body.client, body.serial)
-        return self._done(key, result.value, index=written.index, term=written.term)
-
-    def _done(self, key: str, value: Any, *, index: int | None = None, term: int | None = None) -> web.Response:
-        metrics = self._raft.metrics().current
-        answer = {
-            "key": key,
-            "value": value,
-            "index": metrics.last_applied if index is None else index,
-            "term": metrics.current_term if term is None else term,
-            "node": self._raft.id,
-        }
-        return _json(answer)
-
-    # -- operators ------------------------------------------------------------------------------------------------
-
-    async def _status(self, request: web.Request) -> web.Response:
-        metrics = self._raft.metrics().current
-        leader = metrics.current_leader
-        return _json(
-            {
-                "id": metrics.id,
-                "cluster": self._cluster,
-                "state": metrics.state.value,
-                "term": metrics.current_term,
-                "leader": leader,
-                "leader_address": self._peers.get(leader) if leader else None,
-                "last_log_index": metrics.last_log_index,
-                "commit_index": metrics.commit_index,
-                "last_applied": metrics.last_applied,
-                "membership": {
-                    "members": metrics.membership_config.members,
-                    "members_after_consensus": metrics.membership_config.members_after_consensus,
-                },
-                "version": __version__,
-                "bug": self._bug,
-                "uptime": round(time.monotonic() - self._started, 3),
-            }
-        )
-
-    async def _metrics(self, request: web.Request) -> web.Response:
-        metrics = self._raft.metrics().current
-        gauges = {
-            "raft_term": metrics.current_term,
-            "raft_is_leader": int(metrics.state == "leader"),
-            "raft_last_log_index": metrics.last_log_index,
-            "raft_commit_index": metrics.commit_index,
-            "raft_last_applied": metrics.last_applied,
-        }
-        lines = [line for name, value in gauges.items() for line in (f"# TYPE {name} gauge", f"{name} {value}")]
-        lines.append("# TYPE raftbed_http_responses_total counter")
-        lines += [
-            f'raftbed_http_responses_total{{route="{route}",status="{status}"}} {count}'
-            for (route, status), count in sorted(self._answers.items())
-        ]
-        return web.Response(text="\n".join(lines) + "\n", headers={"Content-Type": "text/plain; version=0.0.4"})
-
-    async def _initialize(self, request: web.Request) -> web.Response:
-        body = decode_body(await _read(request, MAX_CLIENT_BODY), InitializeBody)
-        unknown = sorted(set(body.members) - set(self._peers))
-        if unknown or self._raft.id not in body.members:
-            what = f"{', '.join(unknown)} has no address here" if unknown else f"{self._raft.id} is not among them"
-            raise problems.bad_request(f"members: {what}.")
-        try:
-            await self._raft.initialize(set(body.members))
-        except Exception as error:
-            raise problems.of_initialize(self._raft.id, error) or error from error
-        return _json({"members": sorted(body.members)})
-
-    # -- every answer ---------------------------------------------------------------------------------------------
-
-    @web.middleware
-    async def _as_json(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            response = await handler(request)
+            self._service.check_peer(request.headers)
+            if request.headers.get("Upgrade", "").lower() != UPGRADE:
+                raise bad_request(f"{STREAM_PATH} is for peers, which ask for an upgrade to {UPGRADE}.")
         except Problem as problem:
-            response = self._refuse(problem)
-        except web.HTTPException as error:
-            codes = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
-            code = codes.get(error.status, "bad-request")
-            response = self._refuse(Problem(error.status, code, f"{request.method} {request.path}: {error.reason}."))
-        except Exception as error:
-            known = problems.of_read(self._raft.id, error)  # a peer's request met a node that shuts down
-            if known is None:
-                _log.exception("%s %s failed", request.method, request.raw_path)
-            response = self._refuse(
-                known or Problem(500, "internal", f"{type(error).__name__}: {error}", definite=False)
-            )
-        resource = request.match_info.route.resource
-        self._answers[(resource.canonical if resource else "unknown", response.status)] += 1
-        return response
-
-    def _refuse(self, problem: Problem) -> web.Response:
-        leader = problem.leader
-        answer = {
-            "error": problem.code,
-            "message": problem.message,
-            "definite": problem.definite,
-            "leader": leader,
-            "leader_address": self._peers.get(leader) if leader else None,
-            **dict(problem.extra),
-        }
-        return _json(answer, status=problem.status)
+            return _Answer(self._service.refusal(problem))
+        transport = request.transport
+        if transport is None or self._raft.closing:
+            return _Answer(self._service.refusal(Problem(503, "shutting-down", "This node is shutting down.")))
+        transport.write(
+            f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n\r\n".encode()
+        )
+        stream = PeerStream(self._raft, transport, request.protocol.connection_lost)
+        self._streams.add(stream)
+        try:
+            await stream.closed
+        finally:
+            self._streams.discard(stream)
+            stream.close()
+        return _Upgraded()
 
 
-def _json(answer: Any, *, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(answer), status=status, content_type="application/json")
+class _Answer(web.StreamResponse):
+    """Writes head and body in one piece; of aiohttp's response, only what its server calls is there.
 
-
-def _reason(error: BaseException | None) -> str:
-    if error is None:
-        return "it refused"
-    if isinstance(error, (TimeoutError, asyncio.CancelledError)):
-        return "no answer in time"
-    return str(error) or type(error).__name__
-
-
-async def _read(request: web.Request, limit: int) -> bytes:
-    """The whole body.
-
-    Raises:
-        Problem: it is larger than `limit`, or breaks off.
+    Parameters:
+        answer: what to say.
     """
-    raw = bytearray()
-    try:
-        while chunk := await request.content.readany():
-            raw += chunk
-            if len(raw) > limit:
-                raise Problem(413, "too-large", f"The body is larger than {limit} bytes.")
-    except (ConnectionError, web.RequestPayloadError) as error:
-        raise problems.bad_request("The body broke off.") from error
-    return bytes(raw)
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._keep = True
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection is used for another request."""
+        return self._keep
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send everything."""
+        transport, answer = request.transport, self._answer
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        self._keep = request.keep_alive
+        more = b"" if self._keep and request.version.minor else b"Connection: close\r\n"
+        if self._keep and not request.version.minor:
+            more = b"Connection: keep-alive\r\n"
+        head = _HEADS[answer.status] % (answer.content_type.encode(), len(answer.body), more)
+        transport.write(head if request.method == "HEAD" else head + answer.body)
+        if len(answer.body) > _LARGE:
+            await request.writer.drain()
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is left to be sent."""
+
+
+class _Upgraded(web.StreamResponse):
+    """What is left of a request whose connection speaks another protocol now, and is gone."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """There is no connection to be kept."""
+        return False
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send nothing."""
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nor this."""
+
+
+async def _body(request: web.BaseRequest, limit: int) -> bytes:
+    content = request.content
+    if content.is_eof():  # it came with the head, as it does in all but large requests
+        body = content.read_nowait()
+    else:
+        parts = bytearray()
+        try:
+            while (chunk := await content.readany()) and len(parts) <= limit:
+                parts += chunk
+        except (ConnectionError, web.RequestPayloadError) as error:
+            raise bad_request("The body broke off.") from error
+        body = bytes(parts)
+    if len(body) > limit:
+        raise Problem(413, "too-large", f"The body is larger than {limit} bytes.")
+    return body
 
 
 class _HttpLog(logging.LoggerAdapter[logging.Logger]):

@@ -12,6 +12,25 @@ MILLISECOND = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class LogsSinceLast:
+    """Snapshot policy: take one when so many entries were applied since the last.
+
+    Raises:
+        ConfigError: the number is less than 1.
+    """
+
+    entries: int
+
+    def __post_init__(self) -> None:
+        entries: object = self.entries  # from a file, perhaps
+        if not isinstance(entries, int) or isinstance(entries, bool) or entries < 1:
+            raise ConfigError(f"snapshot_policy: must be a whole number of at least 1, not {self.entries!r}.")
+
+    def __str__(self) -> str:
+        return str(self.entries)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """How a Raft node behaves. Times are milliseconds. Names and defaults follow async-raft 0.6.1.
 
@@ -24,11 +43,21 @@ class Config:
         max_payload_entries: entries in one AppendEntries at most.
         max_payload_bytes: bytes of entries in one AppendEntries at most; an entry larger than that goes alone.
         max_inflight_messages: AppendEntries on their way to one peer at most.
+        max_inflight_bytes: beyond so many bytes of entries on their way to one peer, no more are sent to it.
         max_uncommitted_entries: beyond so many entries that are not committed, writes are refused as overloaded.
         max_uncommitted_bytes: likewise, beyond so many bytes of them.
+        max_waiting_reads: beyond so many reads that wait for a confirmation, reads are refused as overloaded.
+        replication_lag_threshold: a peer that lacks more entries than that of what the snapshot includes is sent the
+            snapshot, though the log may still have the entries.
+        snapshot_policy: when to take snapshots; a whole number stands for `LogsSinceLast`. None: never.
+        snapshot_max_chunk_size: bytes of a snapshot in one InstallSnapshot at most.
+        install_snapshot_timeout: how long one such message may take.
+        trailing_logs: entries kept in the log though the snapshot includes them, for peers that are a little behind.
         pre_vote: ask for promises before standing for election (Raft thesis 9.6).
         check_quorum: a leader that has not heard from a quorum for election_timeout_max steps down.
-        read_mode: "read-index": each round of reads is confirmed by a quorum (Raft thesis 6.4).
+        read_mode: "read-index": each round of reads is confirmed by a quorum (Raft thesis 6.4). "lease": a leader that
+            heard from a quorum a moment ago serves reads at once, which is only as right as the clocks are (6.4.1).
+        lease_drift_percent: by how much clocks may differ in speed; the lease is shorter by that.
 
     Raises:
         ConfigError: naming the field.
@@ -45,7 +74,15 @@ class Config:
     max_uncommitted_bytes: int = 64 << 20
     pre_vote: bool = True
     check_quorum: bool = True
-    read_mode: Literal["read-index"] = "read-index"
+    read_mode: Literal["read-index", "lease"] = "read-index"
+    max_inflight_bytes: int = 8 << 20
+    max_waiting_reads: int = 50_000
+    replication_lag_threshold: int = 1000
+    snapshot_policy: LogsSinceLast | None = LogsSinceLast(5000)
+    snapshot_max_chunk_size: int = 3 << 20
+    install_snapshot_timeout: int = 5000
+    trailing_logs: int = 1000
+    lease_drift_percent: int = 10
 
     def __post_init__(self) -> None:
         if not self.cluster_name:
@@ -55,8 +92,9 @@ class Config:
                 raise ConfigError(f"{name}: must be true or false, not {getattr(self, name)!r}.")
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigError(f"{field.name}: must be a whole number of at least 1, not {value!r}.")
+            least = 0 if field.name in ("trailing_logs", "lease_drift_percent") else 1
+            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                raise ConfigError(f"{field.name}: must be a whole number of at least {least}, not {value!r}.")
         if self.election_timeout_min >= self.election_timeout_max:
             raise ConfigError(
                 f"election_timeout_min: {self.election_timeout_min} must be less than election_timeout_max, which is "
@@ -67,8 +105,12 @@ class Config:
                 f"election_timeout_min: {self.election_timeout_min} must be more than heartbeat_interval, which is "
                 f"{self.heartbeat_interval}."
             )
-        if self.read_mode != "read-index":
-            raise ConfigError(f'read_mode: must be "read-index", not {self.read_mode!r}.')
+        if self.read_mode not in ("read-index", "lease"):
+            raise ConfigError(f'read_mode: must be "read-index" or "lease", not {self.read_mode!r}.')
+        if not isinstance(self.snapshot_policy, LogsSinceLast | None):
+            raise ConfigError(f"snapshot_policy: must be LogsSinceLast or None, not {self.snapshot_policy!r}.")
+        if self.lease_drift_percent >= 100:
+            raise ConfigError(f"lease_drift_percent: must be less than 100, not {self.lease_drift_percent}.")
 
     @classmethod
     def from_mapping(cls, cluster_name: str, options: dict[str, Any]) -> Config:
@@ -81,4 +123,7 @@ class Config:
         unknown = [name for name in options if name not in known]
         if unknown:
             raise ConfigError(f"{', '.join(unknown)}: no such option; there are: {', '.join(known)}.")
+        policy = options.get("snapshot_policy")
+        if policy is not None:
+            options = {**options, "snapshot_policy": LogsSinceLast(policy)}
         return cls(cluster_name, **options)

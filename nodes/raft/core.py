@@ -14,42 +14,59 @@ leader counts itself towards a quorum only for what is durable here (`durable_in
 Time is an integer of nanoseconds that comes in with each call; `deadline` tells when to step next though nothing
 happened. Randomness is a seeded generator that comes in once. The same calls give the same effects.
 
-The parts: election.py (who leads), replication.py (what is in the log and when it is committed), reads.py (linearizable
-reads); state.py holds what they share, log.py, quorum.py and progress.py the nouns.
+The parts: election.py (who leads), replication.py (what is in the log and when it is committed), snapshots.py (how the
+log stays short), membership.py (who takes part), transfer.py (handing over), reads.py (linearizable reads); state.py
+holds what they share, log.py, quorum.py and progress.py the nouns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from raftbed.nodes.raft.election import Elections
 from raftbed.nodes.raft.errors import InitializeNotAllowed, Overloaded, WriteForwardToLeader
 from raftbed.nodes.raft.events import (
+    AddNonVoter,
     Answered,
+    ChangeMembership,
+    ChunkStored,
     ClientRead,
     ClientWrite,
+    Compact,
     Durable,
     Elect,
     Event,
     Failed,
+    Heartbeat,
     Initialize,
     Ready,
     Received,
+    SnapshotFailed,
+    SnapshotTaken,
     Token,
+    TransferLeadership,
 )
+from raftbed.nodes.raft.membership import Memberships
 from raftbed.nodes.raft.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
     MembershipConfig,
     NodeId,
     Normal,
+    Request,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
     VoteRequest,
     VoteResponse,
 )
 from raftbed.nodes.raft.reads import Reads
-from raftbed.nodes.raft.replication import Replication
 from raftbed.nodes.raft.state import State
+from raftbed.nodes.raft.transfer import Transfers
 
 
-class Core(Reads, Replication, Elections):
+class Core(Reads, Memberships, Elections, Transfers):
     """One node's Raft. Parameters are those of :class:`raftbed.nodes.raft.state.CoreState`."""
 
     def start(self) -> None:
@@ -59,26 +76,30 @@ class Core(Reads, Replication, Elections):
             voted_for=self.hard_state.voted_for,
             last=self.log.last_index,
             last_term=self.log.last_term,
+            snapshot=self.snapshot.index if self.snapshot else 0,
             hash=self.log.prefix_hash(self.log.last_index),
         )
         self.advance_commit(self.commit_index_at_start())
-        if not self.membership.is_voter(self.id):
+        if not self.may_stand():
             return
         self.state = State.FOLLOWER
-        if len(self.membership.voters()) == 1:
+        if self.config.read_mode == "lease" and self.term:
+            self.leader_heard = self.now  # a leader may rely on a lease that this node gave before it restarted
+        if self.membership.voters() == (self.id,):
             self.campaign()  # nobody else could object
         else:
             self.reset_election_deadline()
 
     def commit_index_at_start(self) -> int:
-        """What is known to be committed when a node starts: nothing, until a leader says so."""
-        return 0
+        """What is known to be committed when a node starts: the snapshot, and no more until a leader says so."""
+        return self.commit_index
 
     @property
     def deadline(self) -> int | None:
         """When to call `tick`, in nanoseconds; None: never."""
         if self.leadership is not None:
-            return self.leadership.next_heartbeat
+            transfer, heartbeat = self.leadership.transfer, self.leadership.next_heartbeat
+            return heartbeat if transfer is None else min(heartbeat, transfer.deadline)
         return None if self.state in (State.NON_VOTER, State.SHUTDOWN) else self.election_deadline
 
     def tick(self, now: int) -> None:
@@ -87,10 +108,12 @@ class Core(Reads, Replication, Elections):
         deadline = self.deadline
         if deadline is None or now < deadline:
             return
-        if self.leadership is not None:
-            self.heartbeat()
-        else:
+        if self.leadership is None:
             self.election_timeout()
+            return
+        self.transfer_timeout()
+        if now >= self.leadership.next_heartbeat:
+            self.heartbeat()
 
     def step(self, event: Event, now: int) -> None:
         """Take one event."""
@@ -101,7 +124,7 @@ class Core(Reads, Replication, Elections):
             case Answered():
                 self._answered(event)
             case Failed(sent):
-                if sent.method == "append_entries":
+                if sent.method in ("append_entries", "install_snapshot"):
                     self.append_failed(sent)
             case ClientWrite(token, data):
                 self.write_requested(token, data)
@@ -109,14 +132,44 @@ class Core(Reads, Replication, Elections):
                 self.read_requested(token)
             case Durable():
                 self._durable()
-            case Initialize(token, members):
-                self.initialize(token, members)
+            case Initialize(token, members, addresses):
+                self.initialize(token, members, addresses)
+            case ChunkStored():
+                self.chunk_stored(event)
+            case _:
+                self._operator_event(event)
+
+    def _operator_event(self, event: Event) -> None:
+        match event:
+            case AddNonVoter(token, node, address):
+                self.add_non_voter_requested(token, node, address)
+            case ChangeMembership(token, members, addresses):
+                self.change_requested(token, members, addresses)
+            case TransferLeadership(token, target):
+                self.transfer_requested(token, target)
+            case Compact(token):
+                self.snapshot_requested(token)
+            case SnapshotTaken(snapshot):
+                self.snapshot_taken(snapshot)
+            case SnapshotFailed(index, reason):
+                self.snapshot_failed(index, reason)
             case Elect():
-                if self.leadership is None and self.membership.is_voter(self.id):
-                    self.campaign()
+                self._elect()
+            case Heartbeat():
+                if self.leadership is not None:
+                    self.heartbeat()
+            case _:
+                raise AssertionError(f"no event: {event!r}")
+
+    def _elect(self) -> None:
+        leased = self.config.read_mode == "lease" and self.heard_from_leader()  # its leader relies on this very node
+        if self.leadership is None and self.may_stand() and not leased:
+            self.campaign()
 
     def ready(self) -> Ready | None:
         """What to do now; None: nothing. Everything it names is considered done."""
+        self.drive_membership()
+        self.drive_transfer()
         self.finish_read_round()
         asking = self.begin_read_round()
         reached = self.replicate()
@@ -137,6 +190,8 @@ class Core(Reads, Replication, Elections):
         leadership = self.leadership
         if leadership is None:
             self.respond(token, WriteForwardToLeader(data, self.leader_id))
+        elif leadership.transfer is not None:
+            self.respond(token, WriteForwardToLeader(data, None))  # whoever leads next; this node is about not to
         elif self.is_overloaded():
             self.respond(token, Overloaded(f"{self.log.last_index - self.commit_index} entries are not committed yet"))
         else:
@@ -148,30 +203,42 @@ class Core(Reads, Replication, Elections):
         size = self.log.bytes_through(self.log.last_index) - self.log.bytes_through(self.commit_index)
         return entries >= self.config.max_uncommitted_entries or size >= self.config.max_uncommitted_bytes
 
-    def initialize(self, token: Token, members: tuple[NodeId, ...]) -> None:
+    def initialize(self, token: Token, members: tuple[NodeId, ...], addresses: Mapping[NodeId, str]) -> None:
         """Make a pristine node a member of a new cluster; race-free when every member does so."""
         if not self.is_pristine():
             self.respond(token, InitializeNotAllowed("the node has a log, a term or a role already"))
             return
-        self.initial_membership = MembershipConfig(tuple(sorted({*members, self.id})))
+        voters = tuple(sorted({*members, self.id}))
+        known = tuple((node, addresses[node]) for node in voters if node in addresses)
+        self.initial_membership = MembershipConfig(voters, addresses=known)
         self.change_state(State.FOLLOWER)
         self.election_timeout()
         self.respond(token, None)
 
-    def _received(self, token: Token, method: str, request: AppendEntriesRequest | VoteRequest) -> None:
-        if isinstance(request, AppendEntriesRequest):
-            self.append_requested(token, request)
-        elif method == "pre_vote":
-            self.promise_requested(token, request)
-        else:
-            self.vote_requested(token, request)
+    def _received(self, token: Token, method: str, request: Request) -> None:
+        match request:
+            case AppendEntriesRequest():
+                self.append_requested(token, request)
+            case InstallSnapshotRequest():
+                self.install_requested(token, request)
+            case TimeoutNowRequest():
+                self.timeout_now_requested(token, request)
+            case VoteRequest():
+                if method == "pre_vote":
+                    self.promise_requested(token, request)
+                else:
+                    self.vote_requested(token, request)
 
     def _answered(self, event: Answered) -> None:
-        if isinstance(event.response, AppendEntriesResponse):
-            self.append_answered(event.sent, event.response)
-        else:
-            assert isinstance(event.response, VoteResponse)
-            self.vote_answered(event.sent, event.response)
+        match event.response:
+            case AppendEntriesResponse():
+                self.append_answered(event.sent, event.response)
+            case InstallSnapshotResponse():
+                self.install_answered(event.sent, event.response)
+            case VoteResponse():
+                self.vote_answered(event.sent, event.response)
+            case TimeoutNowResponse():
+                pass  # what comes of it will be seen in an election
 
     def _durable(self) -> None:
         if self.hard_state != self.durable_hard_state:

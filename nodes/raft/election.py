@@ -16,7 +16,7 @@ class Elections(CoreState):
     def election_timeout(self) -> None:
         """No leader was heard from for an election timeout: stand, if this node may vote."""
         self.reset_election_deadline()
-        if not self.membership.is_voter(self.id):
+        if not self.may_stand():
             return
         if self.config.pre_vote:
             self.ask_for_promises()
@@ -33,19 +33,24 @@ class Elections(CoreState):
         else:
             self.request_votes("pre_vote", self.term + 1)
 
-    def campaign(self) -> None:
-        """Stand for election in a new term; the vote for oneself is durable before anyone is asked."""
+    def campaign(self, *, transfer: bool = False) -> None:
+        """Stand for election in a new term; the vote for oneself is durable before anyone is asked.
+
+        `transfer`: the leader itself asked for it, so that voters need not protect it.
+        """
         self.leader_id = None
         self.save_hard_state(self.term + 1, self.id)
         self.change_state(State.CANDIDATE)
         self.trace_role()  # a candidate that stands again stands in another term
         self.reset_election_deadline()
         self.votes = {self.id}
-        self.request_votes("vote", self.term)  # a sole voter has nobody to ask: it leads once its vote is durable
+        self.request_votes(
+            "vote", self.term, transfer=transfer
+        )  # a sole voter has nobody to ask: it leads once its vote is durable
 
-    def request_votes(self, method: str, term: int) -> None:
+    def request_votes(self, method: str, term: int, *, transfer: bool = False) -> None:
         """Ask every other voter."""
-        request = VoteRequest(term, self.id, self.log.last_index, self.log.last_term)
+        request = VoteRequest(term, self.id, self.log.last_index, self.log.last_term, transfer)
         for peer in self.peers():
             self.send(peer, "pre_vote" if method == "pre_vote" else "vote", request)
 

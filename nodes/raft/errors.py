@@ -9,13 +9,25 @@
     ├── RaftNetworkError                 a peer could not be reached
     └── ShuttingDown                     it is being, or has been, shut down
     ClientReadError
-    └── ReadForwardToLeader              this node does not lead, or could not prove that it does; has no effect
+    ├── ReadForwardToLeader              this node does not lead, or could not prove that it does; has no effect
+    └── ReadOverloaded                   too many reads wait for a confirmation
     ClientWriteError
     ├── WriteForwardToLeader             this node does not lead; carries the payload back: it was not appended
     ├── Overloaded                       too much is uncommitted; it was not appended
     └── LeadershipLost                   appended, and then the leader was deposed: nobody knows what becomes of it
     InitializeError
     └── InitializeNotAllowed             the node is not pristine
+    ChangeConfigError
+    ├── ConfigChangeInProgress           one change at a time
+    ├── InoperableConfig                 a cluster without voters could never do anything again
+    ├── NodeNotLeader                    only the leader changes the membership
+    ├── Noop                             the membership is like that already
+    └── ConfigChangeUnknown              begun, and then the leader was deposed: nobody knows what becomes of it
+    TransferError
+    ├── TransferNotLeader                only the leader can hand over its leadership
+    ├── TransferRefused                  the target cannot lead, or another transfer is under way
+    └── TransferTimedOut                 the target did not take over in time; this node leads on
+    SnapshotError                        no snapshot was taken
 """
 
 from __future__ import annotations
@@ -66,6 +78,10 @@ class ReadForwardToLeader(ClientReadError):
         self.leader = leader
 
 
+class ReadOverloaded(ClientReadError):
+    """Too many reads wait for a confirmation. Try again later."""
+
+
 class ClientWriteError(Exception):
     """A write was not acknowledged."""
 
@@ -98,3 +114,72 @@ class InitializeError(Exception):
 
 class InitializeNotAllowed(InitializeError):
     """Only a pristine node (no log, term 0, non-voter) can be initialized."""
+
+
+class ChangeConfigError(Exception):
+    """The membership was not changed, or nobody knows."""
+
+
+class ConfigChangeInProgress(ChangeConfigError):
+    """Another change of the membership is under way; this one was not begun."""
+
+    def __init__(self, message: str = "another change of the membership is under way") -> None:
+        super().__init__(message)
+
+
+class InoperableConfig(ChangeConfigError):
+    """The membership asked for has no voters: such a cluster could never do anything again."""
+
+    def __init__(self, message: str = "a cluster needs at least one voter") -> None:
+        super().__init__(message)
+
+
+class NodeNotLeader(ChangeConfigError):
+    """Only the leader changes the membership; nothing was done.
+
+    Parameters:
+        leader: who leads, as far as this node knows.
+    """
+
+    def __init__(self, leader: str | None) -> None:
+        super().__init__(f"not the leader; the leader is {leader or 'not known'}")
+        self.leader = leader
+
+
+class Noop(ChangeConfigError):
+    """The membership is like that already; nothing was done."""
+
+    def __init__(self, message: str = "the membership is like that already") -> None:
+        super().__init__(message)
+
+
+class ConfigChangeUnknown(ChangeConfigError):
+    """The change was begun, then the leader was deposed: its successor may complete it, or never hear of it."""
+
+
+class TransferError(Exception):
+    """The leadership was not handed over."""
+
+
+class TransferNotLeader(TransferError):
+    """Only the leader can hand over its leadership.
+
+    Parameters:
+        leader: who leads, as far as this node knows.
+    """
+
+    def __init__(self, leader: str | None) -> None:
+        super().__init__(f"not the leader; the leader is {leader or 'not known'}")
+        self.leader = leader
+
+
+class TransferRefused(TransferError):
+    """The target cannot lead, or another transfer is under way; nothing was done."""
+
+
+class TransferTimedOut(TransferError):
+    """The target did not take over within an election timeout; this node leads on."""
+
+
+class SnapshotError(Exception):
+    """No snapshot was taken; the node goes on."""

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raftbed.nodes.raft.messages import (
-    AppendEntriesRequest,
-    AppendEntriesResponse,
     Entry,
     HardState,
+    InstallSnapshotRequest,
+    LogBase,
     NodeId,
     Request,
-    VoteRequest,
-    VoteResponse,
+    Response,
+    SnapshotMeta,
 )
 
 Token = Any
 """Whatever the driver uses to find the one who waits for an answer; the core only hands it back."""
 
-Method = Literal["append_entries", "vote", "pre_vote"]
+Method = Literal["append_entries", "vote", "pre_vote", "install_snapshot", "timeout_now"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Received:
 
     token: Token
     method: Method
-    request: AppendEntriesRequest | VoteRequest
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Answered:
     """A peer answered a request that this node had sent. `sent` is that very effect."""
 
     sent: Send
-    response: AppendEntriesResponse | VoteResponse
+    response: Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,72 @@ class Initialize:
 
     token: Token
     members: tuple[NodeId, ...]
+    addresses: Mapping[NodeId, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AddNonVoter:
+    """An operator wants `node` to be sent the log; answered once it is at line rate."""
+
+    token: Token
+    node: NodeId
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeMembership:
+    """An operator wants `members` to be the voters."""
+
+    token: Token
+    members: tuple[NodeId, ...]
+    addresses: Mapping[NodeId, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferLeadership:
+    """An operator wants `target` to lead, or whoever is best prepared."""
+
+    token: Token
+    target: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """An operator wants a snapshot to be taken now; answered with its `SnapshotMeta`."""
+
+    token: Token
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """The snapshot that `TakeSnapshot` asked for is durable; `snapshot` is complete now."""
+
+    snapshot: SnapshotMeta
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFailed:
+    """There is none: it was aborted, or could not be written. The node goes on."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkStored:
+    """What became of the piece of a snapshot that `StoreChunk` brought.
+
+    Attributes:
+        token: who waits.
+        request: that brought it.
+        next_offset: what is needed next; 0 to begin again, because the whole did not have its checksum.
+        complete: everything is there, verified, synced and read.
+    """
+
+    token: Token
+    request: InstallSnapshotRequest
+    next_offset: int
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +146,29 @@ class Elect:
     """An operator wants this node to stand for election now."""
 
 
-Event = Received | Answered | Failed | ClientWrite | ClientRead | Initialize | Durable | Elect
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """An operator wants this leader to let its peers hear from it now."""
+
+
+Event = (
+    Received
+    | Answered
+    | Failed
+    | ClientWrite
+    | ClientRead
+    | Initialize
+    | AddNonVoter
+    | ChangeMembership
+    | TransferLeadership
+    | Compact
+    | SnapshotTaken
+    | SnapshotFailed
+    | ChunkStored
+    | Durable
+    | Elect
+    | Heartbeat
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +179,25 @@ class Persist:
         hard_state: the new one, or None when it did not change.
         truncate_from: forget all entries from this index on, first.
         entries: then append these.
+        compact_to: before appending, forget what a snapshot includes: the log begins after this, if need be beyond the
+            end that it had.
+        install: the received snapshot that is to be the node's own, before anything else: what `compact_to` forgets, it
+            includes.
     """
 
     hard_state: HardState | None
     truncate_from: int | None
     entries: tuple[Entry, ...]
+    compact_to: LogBase | None = None
+    install: SnapshotMeta | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Send:
     """Send a request to a peer and bring its answer back as `Answered`, or `Failed`.
+
+    An InstallSnapshotRequest comes without data: the driver puts in the piece of the snapshot that begins at its
+    offset, and says whether it is the last.
 
     Attributes:
         to: the peer.
@@ -138,7 +235,40 @@ class Apply:
     tokens: Mapping[int, Token]
 
 
-Effect = Send | Respond | Apply
+@dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    """Keep hold of the state machine as it is now, and write it down beside everything else that goes on.
+
+    Comes back as `SnapshotTaken` or `SnapshotFailed`.
+
+    Attributes:
+        snapshot: what it will be; size and checksum are not known yet.
+    """
+
+    snapshot: SnapshotMeta
+
+
+@dataclass(frozen=True, slots=True)
+class AbortSnapshot:
+    """Stop writing the snapshot that is being taken, if there still is one: a leader sends a newer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreChunk:
+    """Store a piece of a snapshot that a leader sent, beside everything else that goes on; then step `ChunkStored`."""
+
+    token: Token
+    request: InstallSnapshotRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Make what the installed snapshot holds the state of the state machine."""
+
+    snapshot: SnapshotMeta
+
+
+Effect = Send | Respond | Apply | TakeSnapshot | AbortSnapshot | StoreChunk | Restore
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raftbed.nodes.raft.messages import (
@@ -10,25 +11,43 @@ from raftbed.nodes.raft.messages import (
     AppendEntriesResponse,
     Entry,
     HardState,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    LogBase,
     NodeId,
+    SnapshotMeta,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
     VoteRequest,
     VoteResponse,
 )
 
 
 class RaftNetwork(Protocol):
-    """Carries requests to peers and their answers back. Each method may raise anything when there is no answer."""
+    """Carries requests to peers and their answers back.
 
-    async def append_entries(self, target: NodeId, rpc: AppendEntriesRequest) -> AppendEntriesResponse:
+    Each method may raise anything when there is no answer. A coroutine function will do; one that returns a future
+    saves a task for each message.
+    """
+
+    def append_entries(self, target: NodeId, rpc: AppendEntriesRequest) -> Awaitable[AppendEntriesResponse]:
         """Have `target`'s `Raft.append_entries` called."""
         ...
 
-    async def vote(self, target: NodeId, rpc: VoteRequest) -> VoteResponse:
+    def vote(self, target: NodeId, rpc: VoteRequest) -> Awaitable[VoteResponse]:
         """Have `target`'s `Raft.vote` called."""
         ...
 
-    async def pre_vote(self, target: NodeId, rpc: VoteRequest) -> VoteResponse:
+    def pre_vote(self, target: NodeId, rpc: VoteRequest) -> Awaitable[VoteResponse]:
         """Have `target`'s `Raft.pre_vote` called."""
+        ...
+
+    def install_snapshot(self, target: NodeId, rpc: InstallSnapshotRequest) -> Awaitable[InstallSnapshotResponse]:
+        """Have `target`'s `Raft.install_snapshot` called; carries up to `Config.snapshot_max_chunk_size` bytes."""
+        ...
+
+    def timeout_now(self, target: NodeId, rpc: TimeoutNowRequest) -> Awaitable[TimeoutNowResponse]:
+        """Have `target`'s `Raft.timeout_now` called."""
         ...
 
 
@@ -45,26 +64,93 @@ class StoredState(Protocol):
         """The log, without gaps."""
         ...
 
+    @property
+    def base(self) -> LogBase:
+        """What the entries follow."""
+        ...
+
+    @property
+    def snapshot(self) -> SnapshotMeta | None:
+        """The snapshot, which the state machine holds now; includes everything up to `base`, or more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedChunk:
+    """What became of a piece of a snapshot.
+
+    Attributes:
+        next_offset: what is needed next; 0 to begin again, where the whole did not have its checksum.
+        complete: everything is there, verified, synced and read.
+    """
+
+    next_offset: int
+    complete: bool = False
+
 
 class RaftStorage(Protocol):
-    """Keeps log, term and vote, and holds the state machine.
+    """Keeps log, term, vote and snapshot, and holds the state machine.
 
-    All methods block and are called one at a time; those that touch the disk, in a worker thread. Any exception shuts
-    the node down: nothing is assumed of a storage that failed.
+    All methods block. Those of the first group are called one at a time, and those that touch the disk in a worker
+    thread; those of the second, in another worker thread, beside them. Any exception shuts the node down, but for
+    `write_snapshot`'s: nothing is assumed of a storage that failed.
     """
 
     def get_initial_state(self) -> StoredState:
-        """Recover, and say what there is."""
+        """Recover, and say what there is. The state machine then holds what the snapshot, if there is one, includes."""
         ...
 
-    def persist(self, hard_state: HardState | None, truncate_from: int | None, entries: Sequence[Entry]) -> None:
-        """Save the hard state, forget entries from `truncate_from` on, append `entries`; return when it is durable."""
+    def persist(
+        self,
+        hard_state: HardState | None,
+        truncate_from: int | None,
+        entries: Sequence[Entry],
+        *,
+        compact_to: LogBase | None = None,
+        install: SnapshotMeta | None = None,
+    ) -> None:
+        """Do the following, in this order; return when it is durable.
+
+        Make the received snapshot `install` the node's own; save the hard state; forget entries from `truncate_from`
+        on; forget entries up to `compact_to`, after which the log begins then, if need be beyond the end that it had;
+        append `entries`.
+        """
         ...
 
     def apply_to_state_machine(self, entries: Sequence[Entry]) -> Sequence[Any]:
         """Apply committed entries in order; the answers, one for each. Called in the event loop: be quick."""
         ...
 
+    def capture_state(self) -> Any:
+        """Something that keeps hold of the state as it is now, for `write_snapshot`. In the event loop: be quick."""
+        ...
+
+    def restore_snapshot(self, snapshot: SnapshotMeta) -> None:
+        """Make the state that was received, and is read already, the state machine's. In the event loop: be quick."""
+        ...
+
     def close(self) -> None:
         """Let go of all resources."""
+        ...
+
+    # -- beside everything else -----------------------------------------------------------------------------------
+
+    def write_snapshot(
+        self, snapshot: SnapshotMeta, captured: Any, cancelled: Callable[[], bool]
+    ) -> SnapshotMeta | None:
+        """Write what was captured; return the snapshot with its size and checksum when it is durable.
+
+        None as soon as `cancelled` says so: then nothing is left of it.
+        """
+        ...
+
+    def read_snapshot(self, snapshot: SnapshotMeta, offset: int, size: int) -> bytes:
+        """A piece of the node's snapshot, at most `size` bytes."""
+        ...
+
+    def receive_snapshot(self, snapshot: SnapshotMeta, offset: int, data: bytes, done: bool) -> ReceivedChunk:
+        """Store a piece of a snapshot that is being received; offset 0 begins anew.
+
+        With the last piece, verify the whole against its size and checksum, sync it, and read the state.
+        """
         ...

@@ -8,97 +8,159 @@ from hashlib import blake2b
 
 import msgspec
 
-from raftbed.nodes.raft.messages import ConfigChange, Entry, MembershipConfig
+from raftbed.nodes.raft.messages import BEGINNING, ConfigChange, Entry, LogBase, MembershipConfig
 
 _ENCODER = msgspec.msgpack.Encoder()
-EMPTY_HASH = bytes(8)
 
 
 class Log:
-    """Entries 1 to `last_index`.
+    """Entries `base.index + 1` to `last_index`. What lies before was compacted: it is in a snapshot, and committed.
 
     Parameters:
-        entries: what storage holds at start, without gaps from index 1.
+        entries: what storage holds at start, without gaps.
+        base: what they follow.
+        membership: in force at the snapshot, which is at `base` or among the entries.
     """
 
-    def __init__(self, entries: Sequence[Entry] = ()) -> None:
+    def __init__(
+        self, entries: Sequence[Entry] = (), base: LogBase = BEGINNING, membership: MembershipConfig | None = None
+    ) -> None:
+        self.base = base
+        self._base_membership = membership
         self._entries: list[Entry] = []
         self._hashes: list[bytes] = []
-        self._ends: list[int] = []  # bytes of all entries up to and with this one, encoded
+        self._ends: list[int] = []  # bytes of all entries up to and with this one, encoded, counted from some beginning
+        self._dropped_bytes = 0  # of entries before the base
         self._memberships: list[tuple[int, MembershipConfig]] = []
         for entry in entries:
             self.append(entry)
 
     @property
     def last_index(self) -> int:
-        """Index of the last entry, 0 for an empty log."""
-        return len(self._entries)
+        """Index of the last entry, 0 for a log in which nothing ever was."""
+        return self.base.index + len(self._entries)
 
     @property
     def last_term(self) -> int:
-        """Term of the last entry, 0 for an empty log."""
-        return self._entries[-1].term if self._entries else 0
+        """Term of the last entry, 0 for a log in which nothing ever was."""
+        return self._entries[-1].term if self._entries else self.base.term
 
     def term(self, index: int) -> int:
-        """Term of an entry; 0 for index 0. The entry must exist."""
-        return self._entries[index - 1].term if index else 0
+        """Term of an entry that the log has, or follows; 0 for index 0."""
+        place = index - self.base.index
+        if place > 0:
+            return self._entries[place - 1].term
+        assert place == 0 or index == 0, f"entry {index} was compacted"
+        return self.base.term if place == 0 else 0
 
     def matches(self, index: int, term: int) -> bool:
-        """The log has an entry at `index`, of that term. True for index 0: all logs agree before their beginning."""
+        """The log has an entry at `index`, of that term.
+
+        True for index 0: all logs agree before their beginning. True too for what was compacted: it was committed, so
+        every leader's log agrees there.
+        """
+        place = index - self.base.index
+        if place > 0:
+            return place <= len(self._entries) and self._entries[place - 1].term == term
         if index == 0:
             return term == 0
-        return index <= self.last_index and self._entries[index - 1].term == term
+        return place < 0 or term == self.base.term
 
     def slice(self, start: int, stop: int) -> tuple[Entry, ...]:
-        """Entries start <= index < stop, as far as there are any."""
-        return tuple(self._entries[start - 1 : stop - 1])
+        """Entries start <= index < stop, as far as there are any; none of them may be compacted."""
+        first = self.base.index + 1
+        assert start >= first, f"entry {start} was compacted"
+        return tuple(self._entries[start - first : max(stop - first, 0)])
 
     def batch(self, start: int, count: int, size: int) -> tuple[Entry, ...]:
         """Entries from `start` on: at most `count` and at most `size` bytes of them, but one if there is any."""
-        stop = bisect_right(self._ends, self.bytes_through(start - 1) + size, lo=start - 1)
-        return self.slice(start, min(start + count, max(stop, start) + 1))
+        first = self.base.index + 1
+        stop = first + bisect_right(self._ends, self.bytes_through(start - 1) + size, lo=start - first)
+        return self.slice(start, min(start + count, max(stop, start + 1)))
 
     def bytes_through(self, index: int) -> int:
-        """Encoded size of all entries up to and with `index`."""
-        return self._ends[index - 1] if index else 0
+        """Encoded size of all entries up to and with `index`; only differences of two mean something."""
+        place = index - self.base.index
+        return self._ends[place - 1] if place > 0 else self._dropped_bytes
 
     def prefix_hash(self, index: int) -> str:
-        """A hash of all entries up to and with `index`: equal on two nodes exactly when their prefixes are equal."""
-        return self._hashes[index - 1].hex() if index else EMPTY_HASH.hex()
+        """A hash of all entries up to and with `index`: equal on two nodes exactly when their prefixes are equal.
+
+        "" for a place before the base: it was forgotten.
+        """
+        place = index - self.base.index
+        if place > 0:
+            return self._hashes[place - 1].hex()
+        return self.base.hash if place == 0 else ""
 
     def append(self, entry: Entry) -> None:
         """Append the next entry."""
         assert entry.index == self.last_index + 1, "a log has no gaps"
-        before = self._hashes[-1] if self._hashes else EMPTY_HASH
+        before = self._hashes[-1] if self._hashes else bytes.fromhex(self.base.hash)
         encoded = _ENCODER.encode(entry)
         self._hashes.append(blake2b(encoded, key=before, digest_size=8).digest())
-        self._ends.append(self.bytes_through(self.last_index) + len(encoded))
+        self._ends.append((self._ends[-1] if self._ends else self._dropped_bytes) + len(encoded))
         self._entries.append(entry)
         if isinstance(entry.payload, ConfigChange):
             self._memberships.append((entry.index, entry.payload.membership))
 
     def truncate(self, start: int) -> None:
         """Forget all entries from `start` on; memberships among them are no longer in force."""
-        del self._entries[start - 1 :]
-        del self._hashes[start - 1 :]
-        del self._ends[start - 1 :]
+        place = start - self.base.index - 1
+        assert place >= 0, "what was compacted was committed"
+        del self._entries[place:]
+        del self._hashes[place:]
+        del self._ends[place:]
         while self._memberships and self._memberships[-1][0] >= start:
             self._memberships.pop()
 
+    def base_at(self, index: int) -> LogBase:
+        """The base of a log that begins after `index`."""
+        return LogBase(index, self.term(index), self.prefix_hash(index))
+
+    def compact(self, index: int) -> None:
+        """Forget all entries up to and with `index`, which the log has and a snapshot includes."""
+        self._base_membership = self.membership_at(index)
+        base, count = self.base_at(index), index - self.base.index
+        self._dropped_bytes = self.bytes_through(index)
+        del self._entries[:count]
+        del self._hashes[:count]
+        del self._ends[:count]
+        self._memberships = [(at, membership) for at, membership in self._memberships if at > index]
+        self.base = base
+
     def membership(self) -> MembershipConfig | None:
         """The latest membership in the log, committed or not; None where there is none."""
-        return self._memberships[-1][1] if self._memberships else None
+        return self._memberships[-1][1] if self._memberships else self._base_membership
+
+    @property
+    def membership_index(self) -> int:
+        """The entry that the latest membership is in; the base, when it was compacted."""
+        return self._memberships[-1][0] if self._memberships else self.base.index
+
+    def membership_at(self, index: int) -> MembershipConfig | None:
+        """The membership that is in force for who has the log up to `index`."""
+        found = self._base_membership
+        for at, membership in self._memberships:
+            if at <= index:
+                found = membership
+        return found
+
+    def is_voter_since(self, node: str, index: int) -> bool:
+        """`node` is a voter in the membership that is in force at `index`, or in one after it."""
+        later = [membership for at, membership in self._memberships if at > index]
+        return any(membership.is_voter(node) for membership in (self.membership_at(index), *later) if membership)
 
     def first_index_of_term(self, index: int) -> int:
-        """The first index of the run of entries with the same term that `index` is in."""
-        term = self.term(index)
-        while index > 1 and self._entries[index - 2].term == term:
+        """The first index, of those in the log, of the run of entries with the same term that `index` is in."""
+        term, first = self.term(index), self.base.index + 1
+        while index > first and self._entries[index - first - 1].term == term:
             index -= 1
         return index
 
     def last_index_of_term(self, term: int, at_most: int) -> int:
-        """The last index, not beyond `at_most`, of an entry of `term`; 0 where there is none."""
-        index = min(at_most, self.last_index)
-        while index and self._entries[index - 1].term > term:
+        """The last index, not beyond `at_most`, of an entry of `term`; 0 where the log knows of none."""
+        index, first = min(at_most, self.last_index), self.base.index
+        while index > first and self._entries[index - first - 1].term > term:
             index -= 1
-        return index if index and self._entries[index - 1].term == term else 0
+        return index if index >= first and self.term(index) == term else 0

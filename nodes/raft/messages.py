@@ -2,10 +2,14 @@
 
 Indexes and terms start at 1; 0 stands for "before the first". A node id is a short string.
 Names and fields follow async-raft 0.6.1 and the Raft paper, section 5.
+
+All are `gc=False`: they are trees that come from or go to bytes, and never part of a cycle; a log of them is so large
+that each full run of the garbage collector would hold the node up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,16 +19,20 @@ MOST = (1 << 62) - 1
 """The greatest term or index that is taken from a peer: room to count on, within what a disk record can hold."""
 
 
-class MembershipConfig(msgspec.Struct, frozen=True, array_like=True):
+class MembershipConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Who takes part in decisions.
 
     Attributes:
         members: the voters, sorted.
         members_after_consensus: during a change of membership (joint consensus), the voters that come next.
+        non_voters: are sent the log, and are not counted; sorted.
+        addresses: where nodes are found, as far as the cluster was told: what a node that restarts knows of others.
     """
 
     members: tuple[NodeId, ...]
     members_after_consensus: tuple[NodeId, ...] | None = None
+    non_voters: tuple[NodeId, ...] = ()
+    addresses: tuple[tuple[NodeId, str], ...] = ()
 
     def voter_sets(self) -> tuple[tuple[NodeId, ...], ...]:
         """The sets of voters of which each must give its majority; two during joint consensus."""
@@ -40,8 +48,42 @@ class MembershipConfig(msgspec.Struct, frozen=True, array_like=True):
         """`node` votes in one of the sets."""
         return any(node in voters for voters in self.voter_sets())
 
+    def nodes(self) -> tuple[NodeId, ...]:
+        """Everyone who is sent the log, sorted."""
+        return tuple(sorted({*self.voters(), *self.non_voters}))
 
-class HardState(msgspec.Struct, frozen=True, array_like=True):
+    @property
+    def is_joint(self) -> bool:
+        """A change of voters is under way: two sets of voters decide."""
+        return self.members_after_consensus is not None
+
+    def with_non_voters(self, nodes: Iterable[NodeId], addresses: Mapping[NodeId, str]) -> MembershipConfig:
+        """The same voters, and `nodes` as non-voters beside those that there are."""
+        added = set(nodes) - set(self.voters())
+        known = {**dict(self.addresses), **addresses}
+        return MembershipConfig(
+            self.members,
+            self.members_after_consensus,
+            tuple(sorted({*self.non_voters, *added})),
+            tuple(sorted((node, known[node]) for node in {*self.nodes(), *added} if node in known)),
+        )
+
+    def joint(self, members: Iterable[NodeId]) -> MembershipConfig:
+        """On the way to `members`: both sets of voters decide (Raft paper, section 6)."""
+        after = tuple(sorted(set(members)))
+        non_voters = tuple(node for node in self.non_voters if node not in after)
+        return MembershipConfig(self.members, after, non_voters, self.addresses)
+
+    def uniform(self) -> MembershipConfig:
+        """Where a joint configuration leads: the new voters alone; who is in neither set is forgotten."""
+        assert self.members_after_consensus is not None
+        members = self.members_after_consensus
+        staying = {*members, *self.non_voters}
+        addresses = tuple((node, address) for node, address in self.addresses if node in staying)
+        return MembershipConfig(members, None, self.non_voters, addresses)
+
+
+class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a node must never forget (Raft paper, figure 2: persistent state).
 
     Attributes:
@@ -53,11 +95,11 @@ class HardState(msgspec.Struct, frozen=True, array_like=True):
     voted_for: NodeId | None = None
 
 
-class Blank(msgspec.Struct, frozen=True, array_like=True, tag="blank"):
+class Blank(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="blank"):
     """An entry without content, by which a new leader commits what earlier terms left (Raft paper, section 8)."""
 
 
-class Normal(msgspec.Struct, frozen=True, array_like=True, tag="normal"):
+class Normal(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="normal"):
     """A command of the application.
 
     Attributes:
@@ -67,7 +109,7 @@ class Normal(msgspec.Struct, frozen=True, array_like=True, tag="normal"):
     data: Any
 
 
-class ConfigChange(msgspec.Struct, frozen=True, array_like=True, tag="config"):
+class ConfigChange(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="config"):
     """A new membership, in force on each node as soon as it is appended there (Raft paper, section 6)."""
 
     membership: MembershipConfig
@@ -76,7 +118,7 @@ class ConfigChange(msgspec.Struct, frozen=True, array_like=True, tag="config"):
 Payload = Blank | Normal | ConfigChange
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One place of the replicated log."""
 
     index: int
@@ -84,7 +126,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     payload: Payload
 
 
-class AppendEntriesRequest(msgspec.Struct, frozen=True, array_like=True):
+class AppendEntriesRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Replication and heartbeat (Raft paper, figure 2).
 
     Attributes:
@@ -117,7 +159,7 @@ class AppendEntriesRequest(msgspec.Struct, frozen=True, array_like=True):
         return True
 
 
-class ConflictHint(msgspec.Struct, frozen=True, array_like=True):
+class ConflictHint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a leader should look for agreement next (Raft paper, end of section 5.3).
 
     Attributes:
@@ -129,7 +171,7 @@ class ConflictHint(msgspec.Struct, frozen=True, array_like=True):
     index: int
 
 
-class AppendEntriesResponse(msgspec.Struct, frozen=True, array_like=True):
+class AppendEntriesResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Answer to `AppendEntriesRequest`.
 
     Attributes:
@@ -145,7 +187,7 @@ class AppendEntriesResponse(msgspec.Struct, frozen=True, array_like=True):
     conflict: ConflictHint | None = None
 
 
-class VoteRequest(msgspec.Struct, frozen=True, array_like=True):
+class VoteRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Request for a vote, or for a promise of one (PreVote, Raft thesis 9.6; the method called tells which).
 
     Attributes:
@@ -173,7 +215,7 @@ class VoteRequest(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class VoteResponse(msgspec.Struct, frozen=True, array_like=True):
+class VoteResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Answer to `VoteRequest`.
 
     Attributes:
@@ -185,5 +227,114 @@ class VoteResponse(msgspec.Struct, frozen=True, array_like=True):
     vote_granted: bool
 
 
-Request = AppendEntriesRequest | VoteRequest
-Response = AppendEntriesResponse | VoteResponse
+class LogBase(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a compacted log begins: the last entry that is not in it any more.
+
+    Attributes:
+        index: of that entry; 0 for a log that has everything.
+        term: of that entry.
+        hash: of the prefix that ends with it.
+    """
+
+    index: int = 0
+    term: int = 0
+    hash: str = "0" * 16
+
+
+BEGINNING = LogBase()
+"""The base of a log that has everything."""
+
+
+class SnapshotMeta(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Says which snapshot it is; the data itself is storage's.
+
+    Attributes:
+        index: the last entry that the snapshot includes.
+        term: of that entry.
+        hash: of the prefix that ends with it.
+        membership: in force there.
+        size: bytes of data; 0 as long as the snapshot is not written.
+        checksum: CRC-32 of the data.
+    """
+
+    index: int
+    term: int
+    hash: str
+    membership: MembershipConfig
+    size: int = 0
+    checksum: int = 0
+
+    @property
+    def id(self) -> str:
+        """Equal for snapshots that hold the same: chunks of one may follow chunks of the other."""
+        return f"{self.index:020d}-{self.term}-{self.checksum:08x}"
+
+    def base(self) -> LogBase:
+        """Where a log begins that the snapshot stands before."""
+        return LogBase(self.index, self.term, self.hash)
+
+
+class InstallSnapshotRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A piece of a snapshot, for a peer that lacks entries which the leader's log does not have any more.
+
+    Attributes:
+        term: the leader's.
+        leader_id: who it is.
+        snapshot: which one: last included index and term, membership, size and checksum.
+        offset: of `data` within the snapshot.
+        data: the piece.
+        done: it is the last one.
+    """
+
+    term: int
+    leader_id: NodeId
+    snapshot: SnapshotMeta
+    offset: int
+    data: bytes = b""
+    done: bool = False
+
+    def is_well_formed(self) -> bool:
+        """Offset and size can be."""
+        meta = self.snapshot
+        return (
+            meta.index > 0
+            and 0 < meta.term <= self.term
+            and self.offset >= 0
+            and self.offset + len(self.data) <= meta.size
+            and self.done == (self.offset + len(self.data) == meta.size)
+        )
+
+
+class InstallSnapshotResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Answer to `InstallSnapshotRequest`.
+
+    Attributes:
+        term: the receiver's, for the leader to step down by.
+        next_offset: what to send next. No progress says: busy, try again later.
+        installed: the receiver holds everything that the snapshot includes, durably.
+    """
+
+    term: int
+    next_offset: int = 0
+    installed: bool = False
+
+
+class TimeoutNowRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A leader asks a peer to stand for election at once (leadership transfer, Raft thesis 3.10)."""
+
+    term: int
+    leader_id: NodeId
+
+    def is_well_formed(self) -> bool:
+        """The term can be."""
+        return self.term > 0
+
+
+class TimeoutNowResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Answer to `TimeoutNowRequest`: the peer's term."""
+
+    term: int
+
+
+Request = AppendEntriesRequest | VoteRequest | InstallSnapshotRequest | TimeoutNowRequest
+Response = AppendEntriesResponse | VoteResponse | InstallSnapshotResponse | TimeoutNowResponse

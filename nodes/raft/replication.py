@@ -32,10 +32,7 @@ class Replication(CoreState):
         if request.term < self.term or (request.term == self.term and self.state is State.LEADER):
             self.respond(token, AppendEntriesResponse(self.term, success=False))
             return
-        if request.term > self.term or self.leader_id != request.leader_id or self.state is not State.FOLLOWER:
-            self.become_follower(request.term, request.leader_id)
-        self.leader_heard = self.now
-        self.reset_election_deadline()
+        self.follow(request.term, request.leader_id)
         if not self.log.matches(request.prev_log_index, request.prev_log_term):
             conflict = self.conflict_hint(request.prev_log_index)
             self.respond(token, AppendEntriesResponse(self.term, success=False, conflict=conflict))
@@ -61,12 +58,13 @@ class Replication(CoreState):
         missing = request.entries[present:]
         if not missing:
             return
+        before = self.membership
         if missing[0].index <= self.log.last_index:
             self.truncate_log(missing[0].index)
         for entry in missing:
             self.append_entry(entry)
         self.trace_append(missing[0].index)
-        if any(isinstance(entry.payload, ConfigChange) for entry in missing):
+        if self.membership != before:  # by what was appended, or by what was cut off
             self.become_follower(self.term, self.leader_id)  # a voter now, or no longer
 
     def advance_commit_as_follower(self, leader_commit: int, verified: int) -> None:
@@ -80,10 +78,21 @@ class Replication(CoreState):
         self.leader_id = self.id
         self.change_state(State.LEADER)
         first = self.log.last_index + 1
-        progress = {peer: Progress(next_index=first, last_contact=self.now) for peer in self.peers()}
-        self.leadership = Leadership(progress, first_own_index=first, next_heartbeat=self.now)
+        self.incoming = None
+        self.leadership = Leadership({}, first_own_index=first, next_heartbeat=self.now)
+        self.streams_follow_membership(next_index=first)
         payload: Payload = Blank() if self.log.last_index else ConfigChange(self.membership)
         self.append_as_leader(payload)
+
+    def streams_follow_membership(self, *, next_index: int) -> None:
+        """A stream for everyone who is to have the log; who is to have it no more is still told so."""
+        assert self.leadership is not None
+        progress, nodes = self.leadership.progress, self.membership.nodes()
+        for node in nodes:
+            if node != self.id and node not in progress:
+                progress[node] = Progress(next_index=next_index, last_contact=self.now)
+        for node, stream in progress.items():
+            stream.leaving = node not in nodes
 
     def append_as_leader(self, payload: Payload) -> int:
         """Append an entry of the current term; returns its index."""
@@ -94,6 +103,8 @@ class Replication(CoreState):
 
     def trace_append(self, first: int) -> None:
         """Note what was appended."""
+        if not self.tracing:
+            return  # a hash of every entry is more than a call to `trace`
         last = self.log.last_index
         hashes = [self.log.prefix_hash(index) for index in range(first, last + 1)]
         terms = [self.log.term(index) for index in range(first, last + 1)]
@@ -104,23 +115,38 @@ class Replication(CoreState):
         reached: set[NodeId] = set()
         if self.leadership is None:
             return reached
+        last = self.log.last_index
         for peer, progress in self.leadership.progress.items():
-            while progress.next_index <= self.log.last_index and self.has_room(progress):
+            if progress.next_index <= last and not progress.unreachable and self.needs_snapshot(progress):
+                if self.send_snapshot(peer, progress):
+                    reached.add(peer)
+                continue
+            while progress.next_index <= last and self.has_room(progress):
                 self.send_append(peer, progress)
                 reached.add(peer)
         return reached
+
+    def needs_snapshot(self, progress: Progress) -> bool:
+        """Implemented where snapshots are."""
+        raise AssertionError
+
+    def send_snapshot(self, peer: NodeId, progress: Progress) -> bool:
+        """Implemented where snapshots are."""
+        raise AssertionError
 
     def has_room(self, progress: Progress) -> bool:
         """Another message may be on its way to this peer."""
         if progress.unreachable:
             return False
         limit = 1 if progress.probing else self.config.max_inflight_messages
-        return len(progress.inflight) < limit
+        return len(progress.inflight) < limit and progress.inflight_bytes < self.config.max_inflight_bytes
 
     def send_append(self, peer: NodeId, progress: Progress) -> None:
         """Send the next entries."""
         entries = self.log.batch(progress.next_index, self.config.max_payload_entries, self.config.max_payload_bytes)
-        progress.inflight.add(self._send_after(peer, progress.next_index - 1, entries))
+        before = progress.next_index - 1
+        size = self.log.bytes_through(before + len(entries)) - self.log.bytes_through(before)
+        progress.sent(self._send_after(peer, before, entries), size)
         if not progress.probing:
             progress.next_index += len(entries)
 
@@ -128,9 +154,12 @@ class Replication(CoreState):
         """Send a heartbeat: an append of nothing, verified like any other.
 
         Where the stream runs, it names the last entry that is known to agree, so that it cannot overtake entries that
-        are on their way and be taken for a conflict.
+        are on their way and be taken for a conflict. Where that entry was compacted, it names none, and proves nothing
+        of the log.
         """
         before = progress.next_index - 1 if progress.probing else progress.match_index
+        before = before if before >= self.log.base.index else 0
+        progress.paused = False
         progress.beats.add(self._send_after(peer, before, ()))
 
     def _send_after(self, peer: NodeId, before: int, entries: tuple[Entry, ...]) -> Send:
@@ -147,7 +176,14 @@ class Replication(CoreState):
             self.become_follower(self.term, None)
             self.reset_election_deadline()
             return
-        for peer, progress in leadership.progress.items():
+        if leadership.transfer is not None:
+            leadership.transfer.asked = False
+        self.send_heartbeats()
+
+    def send_heartbeats(self) -> None:
+        """Let every peer hear from this leader."""
+        assert self.leadership is not None
+        for peer, progress in self.leadership.progress.items():
             self.send_beat(peer, progress)
 
     def ask_for_confirmation(self, *, besides: Container[NodeId]) -> None:
@@ -180,15 +216,15 @@ class Replication(CoreState):
         if leadership is None or request.term != self.term or sent.to not in leadership.progress:
             return
         progress = leadership.progress[sent.to]
-        progress.inflight.discard(sent)
-        progress.beats.discard(sent)
+        progress.settled(sent)
         progress.unreachable = False
         if response.term == self.term:
-            progress.last_contact = max(progress.last_contact, sent.at)
-            progress.acked_round = max(progress.acked_round, sent.round)
+            progress.answered(sent)
         if response.success:
             progress.agreed(response.verified_index)
             self.advance_commit_as_leader()
+            if progress.leaving and request.leader_commit >= self.log.membership_index <= progress.match_index:
+                del leadership.progress[sent.to]  # it knows that it is no member any more
         elif response.conflict is not None and request.prev_log_index >= progress.match_index:
             progress.probe_from(self.next_after_conflict(request.prev_log_index, response.conflict))
 
@@ -202,14 +238,15 @@ class Replication(CoreState):
         if self.leadership is None or sent.to not in self.leadership.progress:
             return
         progress = self.leadership.progress[sent.to]
-        progress.beats.discard(sent)
-        # A probe that was lost says nothing about where the logs agree: the next one asks at the same place.
-        resume_at = progress.next_index if progress.probing else progress.match_index + 1
-        if sent.at >= progress.last_contact:  # else it has answered something later: only this one was lost
+        had_entries = sent in progress.inflight
+        progress.settled(sent)
+        if progress.leaving and self.commit_index >= self.log.membership_index:
+            del self.leadership.progress[sent.to]  # it will find out when it asks for votes, and gets none
+        elif sent.at >= progress.last_contact:  # else it has answered something later: only this one was lost
             progress.unreachable = True
-            progress.probe_from(resume_at)
-        elif sent in progress.inflight:
-            progress.probe_from(resume_at)
+            progress.lost()
+        elif had_entries:
+            progress.lost()
 
     # -- committing -----------------------------------------------------------------------------------------------
 
@@ -241,7 +278,7 @@ class Replication(CoreState):
         """Entries up to `index` are committed: apply them."""
         if index <= self.commit_index:
             return
-        self.commit_index = index
+        before, self.commit_index = self.commit_index, index
         self.trace("commit", index=index, hash=self.log.prefix_hash(index), **self.proof_of_commit())
         entries = self.log.slice(self.last_applied + 1, index + 1)
         writes = self.leadership.writes if self.leadership else {}
@@ -249,3 +286,10 @@ class Replication(CoreState):
         self._effects.append(Apply(entries, tokens))
         self.trace("apply", first=entries[0].index, last=index, hash=self.log.prefix_hash(index))
         self.last_applied = index
+        if before < self.log.membership_index <= index and self.state is State.FOLLOWER:
+            self.become_follower(self.term, self.leader_id)  # perhaps it is no voter any more, for good
+        self.snapshot_if_due()
+
+    def snapshot_if_due(self) -> None:
+        """Implemented where snapshots are."""
+        raise AssertionError

@@ -9,10 +9,19 @@ from random import Random
 from typing import Any
 
 from raftbed.nodes.raft.config import MILLISECOND, Config
-from raftbed.nodes.raft.errors import LeadershipLost, LogContradiction, ReadForwardToLeader
+from raftbed.nodes.raft.errors import ConfigChangeUnknown, LeadershipLost, LogContradiction, ReadForwardToLeader
 from raftbed.nodes.raft.events import Effect, Method, Persist, Respond, Send, Token, Trace
 from raftbed.nodes.raft.log import Log
-from raftbed.nodes.raft.messages import Entry, HardState, MembershipConfig, NodeId, Request
+from raftbed.nodes.raft.messages import (
+    BEGINNING,
+    Entry,
+    HardState,
+    LogBase,
+    MembershipConfig,
+    NodeId,
+    Request,
+    SnapshotMeta,
+)
 from raftbed.nodes.raft.progress import Progress
 
 
@@ -53,6 +62,68 @@ class RaftMetrics:
 
 
 @dataclass(slots=True)
+class Change:
+    """A change of the voters that an operator asked for.
+
+    Attributes:
+        token: who asked.
+        members: the voters that there are to be.
+        begun: the joint configuration is in the log.
+    """
+
+    token: Token
+    members: tuple[NodeId, ...]
+    begun: bool = False
+
+
+@dataclass(slots=True)
+class Join:
+    """A node that is being brought up as a non-voter.
+
+    Attributes:
+        token: who asked.
+        node: which node.
+        index: the configuration that names it.
+    """
+
+    token: Token
+    node: NodeId
+    index: int
+
+
+@dataclass(slots=True)
+class Transfer:
+    """A leadership that is being handed over.
+
+    Attributes:
+        token: who asked.
+        target: who is to lead.
+        deadline: when to give up, in nanoseconds.
+        asked: the target was told to stand, since the last heartbeat.
+    """
+
+    token: Token
+    target: NodeId
+    deadline: int
+    asked: bool = False
+
+
+@dataclass(slots=True)
+class Incoming:
+    """A snapshot that a leader is sending.
+
+    Attributes:
+        id: which one.
+        next_offset: what is needed next.
+        busy: a piece is being stored.
+    """
+
+    id: str
+    next_offset: int = 0
+    busy: bool = False
+
+
+@dataclass(slots=True)
 class Leadership:
     """What only a leader has; it dies with the leadership.
 
@@ -65,6 +136,10 @@ class Leadership:
         reads_waiting: for the next round.
         reads_in_round: for the present one.
         read_index: what the present round's reads must see applied.
+        change: of the voters, that is under way.
+        joins: non-voters that somebody waits for.
+        transfer: of this leadership, that is under way.
+        lease_given_up: a peer was told to stand; from then on live-leader checks protect this leadership no more.
     """
 
     progress: dict[NodeId, Progress]
@@ -75,6 +150,10 @@ class Leadership:
     reads_waiting: list[Token] = field(default_factory=list)
     reads_in_round: list[Token] = field(default_factory=list)
     read_index: int = 0
+    change: Change | None = None
+    joins: list[Join] = field(default_factory=list)
+    transfer: Transfer | None = None
+    lease_given_up: bool = False
 
 
 class CoreState:
@@ -86,6 +165,8 @@ class CoreState:
         random: draws election timeouts.
         hard_state: from storage.
         entries: from storage.
+        base: what they follow.
+        snapshot: from storage; includes everything up to `base`, or more.
         now: nanoseconds on whatever clock the driver uses throughout.
     """
 
@@ -98,12 +179,15 @@ class CoreState:
         hard_state: HardState,
         entries: Sequence[Entry],
         now: int,
+        base: LogBase = BEGINNING,
+        snapshot: SnapshotMeta | None = None,
     ) -> None:
         self.id = node
         self.config = config
         self.random = random
         self.hard_state = self.durable_hard_state = hard_state
-        self.log = Log(entries)
+        self.log = Log(entries, base, snapshot.membership if snapshot else None)
+        self.snapshot = snapshot
         self.durable_index = self.log.last_index
         self.initial_membership: MembershipConfig | None = None
         self.state = State.NON_VOTER
@@ -112,16 +196,22 @@ class CoreState:
         self.election_deadline = now
         self.votes: set[NodeId] = set()
         self.leadership: Leadership | None = None
-        self.commit_index = 0
-        self.last_applied = 0
+        self.commit_index = self.last_applied = snapshot.index if snapshot else 0
+        self.compacting: int | None = None  # the last entry of the snapshot that is being taken
+        self.compaction_tried = self.last_applied  # where it was last tried to take one
+        self.compaction_waiters: list[Token] = []
+        self.incoming: Incoming | None = None
         self.now = now
         self._early: list[Send] = []
         self._effects: list[Effect] = []
         self._traces: list[Trace] = []
+        self.tracing = True  # someone takes the traces
         self._traced_role: tuple[str, int, NodeId | None] | None = None
         self._new_hard_state: HardState | None = None
         self._truncate_from: int | None = None
         self._new_entries: list[Entry] = []
+        self._compact_to: LogBase | None = None
+        self._install: SnapshotMeta | None = None
 
     # -- views ----------------------------------------------------------------------------------------------------
 
@@ -138,6 +228,14 @@ class CoreState:
     def peers(self) -> list[NodeId]:
         """Every other voter."""
         return [voter for voter in self.membership.voters() if voter != self.id]
+
+    def may_stand(self) -> bool:
+        """This node is a voter, or was one until a configuration that is not known to be committed.
+
+        Such a one may be needed: it may be the only one of the old voters that has the new configuration, and nobody
+        else can then be elected. It does not count its own vote (Raft thesis 4.2.2).
+        """
+        return self.membership.is_voter(self.id) or self.log.is_voter_since(self.id, self.commit_index)
 
     def is_pristine(self) -> bool:
         """Nothing ever happened to this node."""
@@ -158,7 +256,8 @@ class CoreState:
 
     def trace(self, event: str, **fields: Any) -> None:
         """Note something for the trace."""
-        self._traces.append(Trace(event, {"term": self.term, **fields}))
+        if self.tracing:
+            self._traces.append(Trace(event, {"term": self.term, **fields}))
 
     def save_hard_state(self, term: int, voted_for: NodeId | None) -> None:
         """Change term or vote; durable before anything that follows leaves."""
@@ -179,6 +278,17 @@ class CoreState:
         if self._truncate_from is None or start < self._truncate_from:
             self._truncate_from = start
 
+    def compact_log(self, index: int) -> None:
+        """Forget entries up to and with `index`, which the snapshot includes and the log has."""
+        if index > self.log.base.index:
+            self.log.compact(index)
+            self.log_begins_after_snapshot()
+
+    def log_begins_after_snapshot(self) -> None:
+        """Have the log's new base written; what it forgets need not be written any more."""
+        self._compact_to = self.log.base
+        self._new_entries = [entry for entry in self._new_entries if entry.index > self.log.base.index]
+
     def refuse_to_forget_committed(self, start: int) -> None:
         """Committed entries are for ever: to be told otherwise means that the cluster is broken beyond this node.
 
@@ -193,10 +303,14 @@ class CoreState:
 
     def take_persist(self) -> Persist | None:
         """What has to be written since the last call."""
-        if self._new_hard_state is None and self._truncate_from is None and not self._new_entries:
+        changes = (self._new_hard_state, self._truncate_from, self._compact_to, self._install)
+        if not self._new_entries and changes == (None, None, None, None):
             return None
-        persist = Persist(self._new_hard_state, self._truncate_from, tuple(self._new_entries))
+        persist = Persist(
+            self._new_hard_state, self._truncate_from, tuple(self._new_entries), self._compact_to, self._install
+        )
         self._new_hard_state, self._truncate_from, self._new_entries = None, None, []
+        self._compact_to, self._install = None, None
         return persist
 
     def change_state(self, state: State) -> None:
@@ -231,6 +345,11 @@ class CoreState:
             self.respond(token, LeadershipLost("the leader was deposed before the write was committed"))
         for token in left.reads_in_round + left.reads_waiting:
             self.respond(token, ReadForwardToLeader(self.leader_id))
+        asked = [join.token for join in left.joins] + ([left.change.token] if left.change else [])
+        for token in asked:
+            self.respond(token, ConfigChangeUnknown("the leader was deposed before the membership was changed"))
+        if left.transfer is not None:
+            self.respond(left.transfer.token, None)  # it was to lead no more, and does not
 
     def become_follower(self, term: int, leader: NodeId | None) -> None:
         """Follow `leader`, or nobody yet, in `term`, which is at least the current one."""
@@ -241,14 +360,20 @@ class CoreState:
         self.leader_id = leader if leader is not None else self.leader_id
         if leader is None and self.leader_id == self.id:
             self.leader_id = None
-        voter = self.membership.is_voter(self.id)
-        self.change_state(State.FOLLOWER if voter else State.NON_VOTER)
+        self.change_state(State.FOLLOWER if self.may_stand() else State.NON_VOTER)
         self.trace_role()
 
     def reset_election_deadline(self) -> None:
         """Draw a new election timeout (Raft paper, section 5.2), from now."""
         least, most = self.config.election_timeout_min, self.config.election_timeout_max
         self.election_deadline = self.now + int(self.random.uniform(least, most) * MILLISECOND)
+
+    def follow(self, term: int, leader: NodeId) -> None:
+        """A request of a leader of `term`, which is at least the current one, came in: it lives."""
+        if term > self.term or self.leader_id != leader or self.state not in (State.FOLLOWER, State.NON_VOTER):
+            self.become_follower(term, leader)
+        self.leader_heard = self.now
+        self.reset_election_deadline()
 
     def heard_from_leader(self) -> bool:
         """A leader of this term was heard from within the least election timeout (Raft thesis, 4.2.3)."""
@@ -257,15 +382,15 @@ class CoreState:
         heard = self.leader_heard
         return heard is not None and self.now - heard < self.config.election_timeout_min * MILLISECOND
 
-    def metrics(self) -> RaftMetrics:
-        """What this node is and knows."""
+    def metrics(self, applied: int | None = None) -> RaftMetrics:
+        """What this node is and knows; `applied` is how far the driver has come with what it was told to apply."""
         return RaftMetrics(
             self.id,
             self.state,
             self.term,
             self.log.last_index,
             self.commit_index,
-            self.last_applied,
+            self.last_applied if applied is None else applied,
             self.leader_id,
             self.membership,
         )

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raftbed.nodes.storage.base import CorruptRecord, InitialState, LogStore, StorageError
+from raftbed.nodes.storage.base import CorruptRecord, InitialState, LogStore, SnapshotStore, StorageError
 from raftbed.nodes.storage.log_store import DiskLogStore
-from raftbed.nodes.storage.memory import MemoryStore
+from raftbed.nodes.storage.memory import MemorySnapshots, MemoryStore
 from raftbed.nodes.storage.node_storage import NodeStorage, StateMachine
+from raftbed.nodes.storage.snapshot_store import DiskSnapshots
 
 
 def open_storage(data: Path, machine: StateMachine) -> NodeStorage:
-    """The storage of an ordinary node: a log on disk below `data`, and `machine`."""
-    return NodeStorage(DiskLogStore(data), machine)
+    """The storage of an ordinary node: log and snapshots on disk below `data`, and `machine`."""
+    return NodeStorage(DiskLogStore(data), machine, DiskSnapshots(data / "snapshots"))
 
 
 __all__ = [
     "CorruptRecord",
     "DiskLogStore",
+    "DiskSnapshots",
     "InitialState",
     "LogStore",
+    "MemorySnapshots",
     "MemoryStore",
     "NodeStorage",
+    "SnapshotStore",
     "StateMachine",
     "StorageError",
     "open_storage",

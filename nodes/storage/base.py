@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from raftbed.nodes.raft.messages import Entry, HardState
+from raftbed.nodes.raft.interfaces import ReceivedChunk
+from raftbed.nodes.raft.messages import BEGINNING, Entry, HardState, LogBase, SnapshotMeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,18 +16,19 @@ class InitialState:
 
     Attributes:
         hard_state: term and vote.
-        entries: the log, without gaps from index 1.
+        entries: the log, without gaps.
+        base: what they follow.
+        snapshot: includes everything up to `base`, or more.
     """
 
     hard_state: HardState
     entries: tuple[Entry, ...]
+    base: LogBase = BEGINNING
+    snapshot: SnapshotMeta | None = None
 
 
 class LogStore(Protocol):
-    """Keeps term, vote and log. One call at a time; each may block.
-
-    Snapshots and compaction will add `save_snapshot`, `current_snapshot` and `compact_to` here.
-    """
+    """Keeps term, vote and log. One call at a time; each may block."""
 
     def get_initial_state(self) -> InitialState:
         """Recover, and say what there is. Called first, once.
@@ -36,8 +38,17 @@ class LogStore(Protocol):
         """
         ...
 
-    def persist(self, hard_state: HardState | None, truncate_from: int | None, entries: Sequence[Entry]) -> None:
+    def persist(
+        self,
+        hard_state: HardState | None,
+        truncate_from: int | None,
+        entries: Sequence[Entry],
+        *,
+        compact_to: LogBase | None = None,
+    ) -> None:
         """Save the hard state, forget entries from `truncate_from` on, append `entries`; durable on return.
+
+        With `compact_to`, before appending, the log forgets what is up to there, and begins after it.
 
         The duties save_hard_state, delete_logs_from, append_entry_to_log and replicate_to_log of async-raft's
         RaftStorage, in one write and one sync. After a failure the store refuses everything: nobody knows what is on
@@ -50,6 +61,52 @@ class LogStore(Protocol):
 
     def get_log_entries(self, start: int, stop: int) -> tuple[Entry, ...]:
         """The entries start <= index < stop."""
+        ...
+
+    def close(self) -> None:
+        """Let go of all resources. Idempotent."""
+        ...
+
+
+class SnapshotStore(Protocol):
+    """Keeps one snapshot: pieces of bytes, as the state machine made them.
+
+    `install`, `discard_older` and `current` are called like a log store's methods, the others beside them in a thread
+    of their own. Each may block, and raise StorageError.
+    """
+
+    def open(self) -> SnapshotMeta | None:
+        """Verify and say which snapshot there is. Called first, once; forgets what is unfinished."""
+        ...
+
+    def pieces(self) -> Iterator[bytes]:
+        """The pieces of the snapshot that there is."""
+        ...
+
+    def write(
+        self, snapshot: SnapshotMeta, pieces: Iterable[bytes], cancelled: Callable[[], bool]
+    ) -> SnapshotMeta | None:
+        """Write a new one; durable on return. None when cancelled: then nothing is left of it."""
+        ...
+
+    def read(self, snapshot: SnapshotMeta, offset: int, size: int) -> bytes:
+        """Bytes of a snapshot that there is, pieces and their frames."""
+        ...
+
+    def receive(self, snapshot: SnapshotMeta, offset: int, data: bytes, done: bool) -> ReceivedChunk:
+        """Store bytes that `read` gave at another node. Complete: verified and synced, and not yet the node's own."""
+        ...
+
+    def received_pieces(self) -> Iterator[bytes]:
+        """The pieces of the snapshot that was received completely."""
+        ...
+
+    def install(self, snapshot: SnapshotMeta) -> None:
+        """Make the received snapshot the node's own, durably."""
+        ...
+
+    def discard_older(self, index: int) -> None:
+        """Forget snapshots that end before `index`."""
         ...
 
     def close(self) -> None:

@@ -42,6 +42,18 @@ class Directory(Protocol):
         """The whole content of a file."""
         ...
 
+    def read_at(self, name: str, offset: int, size: int) -> bytes:
+        """Part of the content of a file; less than `size` bytes at its end."""
+        ...
+
+    def size(self, name: str) -> int:
+        """How many bytes a file has."""
+        ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, in place of what had that name."""
+        ...
+
     def open(self, name: str, *, truncate_to: int | None = None) -> File:
         """Open a file to append, made when it is missing; with `truncate_to`, cut it to that size first, durably."""
         ...
@@ -118,6 +130,20 @@ class DiskDirectory:
     def read(self, name: str) -> bytes:
         """See `Directory`."""
         return (self._path / name).read_bytes()
+
+    def read_at(self, name: str, offset: int, size: int) -> bytes:
+        """See `Directory`."""
+        with open(self._path / name, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def size(self, name: str) -> int:
+        """See `Directory`."""
+        return (self._path / name).stat().st_size
+
+    def rename(self, old: str, new: str) -> None:
+        """See `Directory`."""
+        os.rename(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
     def open(self, name: str, *, truncate_to: int | None = None) -> DiskFile:
         """See `Directory`."""

@@ -4,7 +4,9 @@ Theory of operation
 -------------------
 Term, vote, truncations and entries go into one stream of records, so that a round of the node is one write and one
 fdatasync. The newest record of a kind counts; nothing is changed in place. A segment that has grown to its size is
-followed by the next one, which begins with a header that repeats the hard state.
+followed by the next one, which begins with a header that repeats the hard state, and says where the log begins and
+which entry comes next. Compacting writes where the log begins now; segments of which no entry is needed any more are
+removed after that, from the first on.
 
 On opening, all segments are read in order. Only the last may end in a tear, which a power failure leaves of a write
 that was never synced and that nothing was promised on; it is cut off, durably, before anything new is written behind
@@ -22,10 +24,11 @@ from typing import NoReturn
 
 import msgspec
 
-from raftbed.nodes.raft.messages import Entry, HardState
+from raftbed.nodes.raft.messages import BEGINNING, Entry, HardState, LogBase
 from raftbed.nodes.storage.base import CorruptRecord, InitialState, StorageError
 from raftbed.nodes.storage.files import Directory, DiskDirectory, File
 from raftbed.nodes.storage.records import (
+    COMPACT,
     ENTRY,
     HARD_STATE,
     HEADER,
@@ -41,16 +44,22 @@ _VERSION = 1
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True):
-    """Begins a segment: the format's version, the segment's number, the hard state when it was made."""
+    """Begins a segment: the format's version, the segment's number, and how things stood when it was made.
+
+    `base` is what the log followed, `next_index` the first entry that may stand in this segment.
+    """
 
     version: int
     segment: int
     hard_state: HardState
+    base: LogBase = BEGINNING
+    next_index: int = 1
 
 
 _HEADER = msgspec.msgpack.Decoder(Header)
 _STATE = msgspec.msgpack.Decoder(HardState)
 _INDEX = msgspec.msgpack.Decoder(int)
+_BASE = msgspec.msgpack.Decoder(LogBase)
 _ENTRY = msgspec.msgpack.Decoder(Entry)
 
 
@@ -71,7 +80,10 @@ class DiskLogStore:
         self._next_offset = 0
         self._batch = 0  # where the write begins that is being put together
         self._hard_state = HardState()
+        self._base = BEGINNING
+        self._first = 1  # index of the first of the entries; after opening, the one after the base
         self._entries: list[Entry] = []
+        self._last_in: dict[int, int] = {}  # segment to the greatest index that ever stood in it
         self._broken: str | None = None
         self._encode = msgspec.msgpack.Encoder().encode
 
@@ -86,9 +98,14 @@ class DiskLogStore:
                 self._replay(directory, number, last=number == numbers[-1])
             if not numbers:
                 self._begin_segment(1)
+            if self._first != self._base.index + 1:
+                raise CorruptRecord(
+                    f"{directory.path('')}: the log should begin with entry {self._base.index + 1}, but begins with "
+                    f"{self._first}; a segment is missing. {_REMEDY}"
+                )
         except OSError as error:
             self._fail(f"the log cannot be read: {error}")
-        return InitialState(self._hard_state, tuple(self._entries))
+        return InitialState(self._hard_state, tuple(self._entries), self._base)
 
     def _open_directory(self) -> Directory:
         if isinstance(self._place, Path):
@@ -103,7 +120,7 @@ class DiskLogStore:
     def _segments(self, directory: Directory) -> list[int]:
         names = [name for name in directory.names() if _SEGMENT_NAME.fullmatch(name)]
         numbers = [int(name.removesuffix(".log")) for name in names]
-        if numbers != list(range(1, len(numbers) + 1)):
+        if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
             raise CorruptRecord(f"{directory.path('')}: has segments {numbers}; one is missing. {_REMEDY}")
         return numbers
 
@@ -129,7 +146,7 @@ class DiskLogStore:
         self._file = directory.open(name, truncate_to=end)
         self._segment, self._next_offset, self._batch = number, end, end
         if end == 0:
-            self._write(self._record(HEADER, Header(_VERSION, number, self._hard_state)))
+            self._write(self._header())
         directory.sync()
 
     def _take(self, record: Record, path: str, number: int) -> None:
@@ -141,27 +158,60 @@ class DiskLogStore:
                 if header.version != _VERSION:
                     raise StorageError(f"{path}: has format {header.version}; this version reads {_VERSION}.")
                 self._hard_state = header.hard_state
+                if not self._last_in:  # the first that there is
+                    self._base, self._first = header.base, header.next_index
+                self._last_in[number] = header.next_index - 1
             elif record.type == HARD_STATE:
                 self._hard_state = _STATE.decode(record.payload)
             elif record.type == TRUNCATE:
-                del self._entries[_INDEX.decode(record.payload) - 1 :]
+                self._truncate(_INDEX.decode(record.payload))
+            elif record.type == COMPACT:
+                self._compact(_BASE.decode(record.payload))
             elif record.type == ENTRY:
                 entry = _ENTRY.decode(record.payload)
-                if entry.index != len(self._entries) + 1:
+                if entry.index != self._next_index:
                     raise CorruptRecord(
                         f"{path}: the record at byte {record.offset} holds entry {entry.index}, but entry "
-                        f"{len(self._entries) + 1} is due. {_REMEDY}"
+                        f"{self._next_index} is due. {_REMEDY}"
                     )
                 self._entries.append(entry)
+                self._last_in[number] = max(self._last_in.get(number, 0), entry.index)
             else:
                 raise CorruptRecord(f"{path}: the record at byte {record.offset} has type {record.type}. {_REMEDY}")
         except msgspec.DecodeError as error:
             message = f"{path}: the record at byte {record.offset} of segment {number} cannot be decoded: {error}."
             raise CorruptRecord(f"{message} {_REMEDY}") from error
 
+    # -- the log in memory ----------------------------------------------------------------------------------------
+
+    @property
+    def _next_index(self) -> int:
+        return self._first + len(self._entries)
+
+    def _truncate(self, start: int) -> None:
+        if start < self._first:  # on opening: what it cut off stood in a segment that was removed
+            self._entries, self._first = [], start
+        else:
+            del self._entries[start - self._first :]
+
+    def _compact(self, base: LogBase) -> None:
+        self._base = base
+        if base.index >= self._next_index:
+            self._entries = []
+        else:
+            del self._entries[: max(base.index + 1 - self._first, 0)]
+        self._first = max(base.index + 1, self._first)
+
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def persist(self, hard_state: HardState | None, truncate_from: int | None, entries: Sequence[Entry]) -> None:
+    def persist(
+        self,
+        hard_state: HardState | None,
+        truncate_from: int | None,
+        entries: Sequence[Entry],
+        *,
+        compact_to: LogBase | None = None,
+    ) -> None:
         """See `LogStore`."""
         if self._broken is not None:
             raise StorageError(self._broken)
@@ -172,21 +222,37 @@ class DiskLogStore:
             self._hard_state = hard_state
         if truncate_from is not None:
             parts.append(self._record(TRUNCATE, truncate_from))
-            del self._entries[truncate_from - 1 :]
+            self._truncate(truncate_from)
+        if compact_to is not None:
+            parts.append(self._record(COMPACT, compact_to))
+            self._compact(compact_to)
         for entry in entries:
-            assert entry.index == len(self._entries) + 1, "a log has no gaps"
+            assert entry.index == self._next_index, "a log has no gaps"
             parts.append(self._record(ENTRY, entry))
             self._entries.append(entry)
+        if entries:
+            self._last_in[self._segment] = max(self._last_in.get(self._segment, 0), entries[-1].index)
         try:
             self._write(b"".join(parts))
             if self._next_offset >= self._segment_size:
                 self._begin_segment(self._segment + 1)
+            if compact_to is not None:
+                self._remove_segments(compact_to.index)
         except OSError as error:
             self._fail(f"the log cannot be written: {error}")
 
+    def _remove_segments(self, index: int) -> None:
+        """Remove those that begin the log and hold no entry after `index`; never the one that is written to."""
+        assert self._directory is not None
+        for number in sorted(self._last_in):
+            if number == self._segment or self._last_in[number] > index:
+                break
+            self._directory.remove(_name(number))
+            del self._last_in[number]
+
     def get_log_entries(self, start: int, stop: int) -> tuple[Entry, ...]:
         """See `LogStore`."""
-        return tuple(self._entries[start - 1 : stop - 1])
+        return tuple(self._entries[max(start - self._first, 0) : max(stop - self._first, 0)])
 
     def close(self) -> None:
         """See `LogStore`."""
@@ -196,6 +262,12 @@ class DiskLogStore:
         if self._directory is not None:
             self._directory.close()
             self._directory = None
+
+    def _header(self) -> bytes:
+        """The record that begins a segment."""
+        self._last_in[self._segment] = self._next_index - 1
+        header = Header(_VERSION, self._segment, self._hard_state, self._base, self._next_index)
+        return self._record(HEADER, header)
 
     def _record(self, type_: int, value: object) -> bytes:
         """The record that comes next; records are written in the order in which they are made."""
@@ -215,7 +287,7 @@ class DiskLogStore:
             self._file.close()
         self._segment, self._next_offset, self._batch = number, 0, 0
         self._file = self._directory.open(_name(number))
-        self._write(self._record(HEADER, Header(_VERSION, number, self._hard_state)))
+        self._write(self._header())
         self._directory.sync()
 
     def _fail(self, what: str) -> NoReturn:

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-HEADER, HARD_STATE, TRUNCATE, ENTRY = 1, 2, 3, 4
+HEADER, HARD_STATE, TRUNCATE, ENTRY, COMPACT = 1, 2, 3, 4, 5
 _FRAME = struct.Struct("<IIQB")
 _PLACE = struct.Struct("<QQQB")
 _MAX_LENGTH = 1 << 30
@@ -32,7 +32,7 @@ class Record:
         offset: of its first byte in the segment.
         end: of the byte after its last.
         batch: offset of the first record of the write that it was in.
-        type: HEADER, HARD_STATE, TRUNCATE or ENTRY.
+        type: HEADER, HARD_STATE, TRUNCATE, ENTRY or COMPACT.
         payload: msgpack.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from raftbed.bugs import Bug, replace, run_planted
 from raftbed.nodes.raft.core import Core
@@ -26,9 +27,9 @@ def plant() -> None:
             self.votes.add(f"{sent.to} again")
         vote_answered(self, sent, response)
 
-    def ask_twice(self: Core, method: str, term: int) -> None:
-        request_votes(self, method, term)
-        request_votes(self, method, term)
+    def ask_twice(self: Core, method: str, term: int, **options: Any) -> None:
+        request_votes(self, method, term, **options)
+        request_votes(self, method, term, **options)
 
     replace(Core, "won", won)
     replace(Core, "vote_answered", count_again)

@@ -8,16 +8,15 @@ from raftbed.bugs import Bug, replace, run_planted
 from raftbed.nodes.raft.progress import Progress
 
 
-def agreed(self: Progress, index: int) -> None:
-    """Believe the last that was heard."""
-    self.match_index = index
-    self.next_index = index + 1
-    self.probing = False
-
-
 def plant() -> None:
     """Make the mistake."""
-    replace(Progress, "agreed", agreed)
+    agreed = Progress.agreed
+
+    def believe_what_was_heard_last(self: Progress, index: int) -> None:
+        agreed(self, index)
+        self.match_index = index
+
+    replace(Progress, "agreed", believe_what_was_heard_last)
 
 
 BUG = Bug(

@@ -18,10 +18,11 @@ def plant() -> None:
         start(self)
 
     def advance_past_what_was_recovered(self: Core, index: int) -> None:
-        if self.commit_index == 0 and index > 0 and recovered.get(id(self)):
+        last = recovered.pop(id(self), 0) if index > self.commit_index else 0
+        if last:
             # The entries are in the log, so they must have been applied: the state machine, which is not on disk,
             # begins empty.
-            self.commit_index = self.last_applied = min(index, recovered[id(self)])
+            self.commit_index = self.last_applied = min(index, last)
         advance_commit(self, index)
 
     replace(Core, "start", start_and_note)

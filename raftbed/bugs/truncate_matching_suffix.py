@@ -6,7 +6,7 @@ import sys
 
 from raftbed.bugs import Bug, replace, run_planted
 from raftbed.nodes.raft.core import Core
-from raftbed.nodes.raft.messages import AppendEntriesRequest, ConfigChange
+from raftbed.nodes.raft.messages import AppendEntriesRequest
 
 
 def store_entries(self: Core, request: AppendEntriesRequest) -> None:
@@ -15,13 +15,14 @@ def store_entries(self: Core, request: AppendEntriesRequest) -> None:
     entries = [entry for entry in request.entries if entry.index >= first]
     if not request.entries:
         return
+    before = self.membership
     if first <= self.log.last_index:
         self.truncate_log(first)
     for entry in entries:
         self.append_entry(entry)
     if entries:
         self.trace_append(first)
-    if any(isinstance(entry.payload, ConfigChange) for entry in entries):
+    if self.membership != before:
         self.become_follower(self.term, self.leader_id)
 
 

@@ -32,16 +32,16 @@ def plant() -> None:
     """Make the mistake."""
     persist = DiskLogStore.persist
 
-    def persist_without_sync(self: DiskLogStore, hard_state: Any, truncate_from: Any, entries: Any, *more: Any) -> None:
-        if hard_state is None or truncate_from is not None or entries or self._file is None:
-            persist(self, hard_state, truncate_from, entries, *more)
+    def persist_lazily(self: DiskLogStore, hard_state: Any, truncate_from: Any, entries: Any, **more: Any) -> None:
+        if hard_state is None or truncate_from is not None or entries or any(more.values()) or self._file is None:
+            persist(self, hard_state, truncate_from, entries, **more)
             return
         self._file = unsynced = Unsynced(self._file)
-        persist(self, hard_state, truncate_from, entries, *more)
+        persist(self, hard_state, truncate_from, entries, **more)
         if self._file is unsynced:  # else a new segment was begun
             self._file = unsynced.file
 
-    replace(DiskLogStore, "persist", persist_without_sync)
+    replace(DiskLogStore, "persist", persist_lazily)
 
 
 BUG = Bug(

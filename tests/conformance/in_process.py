@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
+
+import msgspec
 
 from raftbed.nodes.raft import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     Config,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
     NodeId,
     Raft,
     RaftMetrics,
     RaftNetworkError,
     RaftStorage,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
     VoteRequest,
     VoteResponse,
 )
-from raftbed.nodes.storage import MemoryStore, NodeStorage
+from raftbed.nodes.storage import MemorySnapshots, MemoryStore, NodeStorage
 
 
 class ListMachine:
@@ -31,6 +37,18 @@ class ListMachine:
     def apply(self, command: Mapping[str, Any]) -> int:
         self.commands.append(command)
         return len(self.commands)
+
+    def capture(self) -> Callable[[], Iterator[bytes]]:
+        commands = list(self.commands)
+        return lambda: map(msgspec.msgpack.encode, commands)
+
+    def load(self, pieces: Iterator[bytes]) -> Callable[[], None]:
+        commands = [msgspec.msgpack.decode(piece) for piece in pieces]
+
+        def begin() -> None:
+            self.commands = commands
+
+        return begin
 
 
 class Wires:
@@ -64,6 +82,12 @@ class Wire:
     async def pre_vote(self, target: NodeId, rpc: VoteRequest) -> VoteResponse:
         return await self.wires.reach(self.sender, target).pre_vote(rpc)
 
+    async def install_snapshot(self, target: NodeId, rpc: InstallSnapshotRequest) -> InstallSnapshotResponse:
+        return await self.wires.reach(self.sender, target).install_snapshot(rpc)
+
+    async def timeout_now(self, target: NodeId, rpc: TimeoutNowRequest) -> TimeoutNowResponse:
+        return await self.wires.reach(self.sender, target).timeout_now(rpc)
+
 
 class Nodes(AsyncExitStack):
     """Nodes n1 to nN, shut down on the way out.
@@ -80,6 +104,7 @@ class Nodes(AsyncExitStack):
         self.names = [f"n{number}" for number in range(1, size + 1)]
         self.machines: dict[NodeId, ListMachine] = {}
         self.stores: dict[NodeId, MemoryStore] = {name: MemoryStore() for name in self.names}
+        self.snapshots: dict[NodeId, MemorySnapshots] = {name: MemorySnapshots() for name in self.names}
 
     async def __aenter__(self) -> Nodes:
         for name in self.names:
@@ -89,7 +114,7 @@ class Nodes(AsyncExitStack):
     def start(self, name: NodeId, wrap: Callable[[RaftStorage], RaftStorage] = lambda storage: storage) -> Raft:
         """Start a node, or start it again on what it had stored."""
         self.machines[name] = ListMachine()
-        storage = wrap(NodeStorage(self.stores[name], self.machines[name]))
+        storage = wrap(NodeStorage(self.stores[name], self.machines[name], self.snapshots[name]))
         raft = Raft(name, self.config, self.wires.of(name), storage)
         self.wires.nodes[name] = raft
         self.push_async_callback(raft.shutdown)

@@ -46,7 +46,12 @@ from raftbed.nodes.raft import (
         ({"max_inflight_messages": True}, "max_inflight_messages: must be a whole number"),
         ({"heartbeat_interval": 2.5}, "heartbeat_interval: must be a whole number"),
         ({"pre_vote": "yes"}, "pre_vote: must be true or false, not 'yes'"),
-        ({"read_mode": "lease"}, 'read_mode: must be "read-index"'),
+        ({"read_mode": "hope"}, 'read_mode: must be "read-index" or "lease"'),
+        ({"snapshot_policy": 5}, "snapshot_policy: must be LogsSinceLast or None"),
+        ({"snapshot_max_chunk_size": 0}, "snapshot_max_chunk_size: must be a whole number of at least 1"),
+        ({"replication_lag_threshold": 0}, "replication_lag_threshold: must be a whole number of at least 1"),
+        ({"trailing_logs": -1}, "trailing_logs: must be a whole number of at least 0"),
+        ({"lease_drift_percent": 100}, "lease_drift_percent: must be less than 100"),
     ],
 )
 def test_a_configuration_that_contradicts_itself_is_refused(options, message):

@@ -27,7 +27,8 @@ from raft_harness import MS, Cluster, Outcome
 
 from raftbed import bugs
 from raftbed.analysis.raft_invariants import judge
-from raftbed.nodes.raft import Normal
+from raftbed.nodes.raft import HardState, Normal
+from raftbed.nodes.raft.messages import BEGINNING
 from raftbed.nodes.storage import DiskLogStore
 
 PATIENCE = 4_000
@@ -47,11 +48,12 @@ class PowerDisk:
         self.disk = FakeDisk()
         self.store: DiskLogStore | None = None
         self.random = Random(0)
+        self.hard_state = HardState()
         self.entries: list[Any] = []
+        self.base, self.snapshot, self.data = BEGINNING, None, b""  # stories take no snapshots
 
-    @property
-    def hard_state(self) -> Any:
-        """Start: what is on disk now. `entries` belong to it."""
+    def recover(self) -> None:
+        """A start: from what is on disk now."""
         if self.store is not None:
             left = self.disk.only_what_was_synced() if self.power else self.disk.all_that_was_written()
             if self.power and left.files:
@@ -61,8 +63,7 @@ class PowerDisk:
             self.disk = left
         self.store = DiskLogStore(self.disk)
         state = self.store.get_initial_state()
-        self.entries = list(state.entries)
-        return state.hard_state
+        self.hard_state, self.entries = state.hard_state, list(state.entries)
 
     def write(self, persist: Any) -> None:
         assert self.store is not None
@@ -82,6 +83,7 @@ class Story:
         raft_harness.Invariants = lambda: self.recorder  # type: ignore[assignment,misc,return-value]
         raft_harness.Disk = PowerDisk  # type: ignore[assignment,misc]
         options: dict[str, Any] = {"pre_vote": random.random() < 0.5, "check_quorum": random.random() < 0.7}
+        options["snapshot_policy"] = None
         options |= {"max_payload_entries": random.choice([1, 3]), "max_inflight_messages": random.choice([1, 4])}
         self.cluster = cluster = Cluster(
             bug.nodes or random.choice([3, 3, 4, 5]), seed=seed, **{**options, **bug.node_options}

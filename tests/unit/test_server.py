@@ -15,6 +15,7 @@ import pytest
 from aiohttp import ClientSession
 
 from raftbed.nodes import problems
+from raftbed.nodes.peers import PeerNetwork
 from raftbed.nodes.raft import (
     AppendEntriesRequest,
     AppendEntriesResponse,
@@ -33,9 +34,10 @@ from raftbed.nodes.raft import (
     VoteResponse,
     WriteForwardToLeader,
 )
-from raftbed.nodes.server import CLUSTER_HEADER, TARGET_HEADER, PeerNetwork, Server
+from raftbed.nodes.server import Server
 from raftbed.nodes.state_machine import KeyValueStateMachine
 from raftbed.nodes.storage import MemoryStore, NodeStorage
+from raftbed.nodes.wire import CLUSTER_HEADER, TARGET_HEADER
 
 PEERS = {"n1": "127.0.0.1:1", "n2": "127.0.0.1:2"}
 OURS = {CLUSTER_HEADER: "here"}
@@ -401,7 +403,7 @@ async def test_a_message_for_another_node_is_refused(pristine):
 
 
 async def test_a_huge_message_is_refused(pristine, monkeypatch):
-    monkeypatch.setattr("raftbed.nodes.server.MAX_PEER_BODY", 1000)
+    monkeypatch.setattr("raftbed.nodes.service.MAX_PEER_BODY", 1000)
     before = await pristine.state()
     status, body = await pristine.peer("append_entries", b"x" * 1001)
     assert (status, msgspec.json.decode(body)["error"]) == (413, "too-large")
@@ -504,7 +506,14 @@ async def test_status(node):
         "last_log_index": 2,
         "commit_index": 2,
         "last_applied": 2,
-        "membership": {"members": ["n1"], "members_after_consensus": None},
+        "membership": {
+            "members": ["n1"],
+            "members_after_consensus": None,
+            "non_voters": [],
+            "addresses": {"n1": "127.0.0.1:1"},
+        },
+        "snapshot_index": 0,
+        "streams": {},
         "bug": None,
     }
 

@@ -21,9 +21,13 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def test_every_answer_is_in_the_table():
-    source = "".join((ROOT / "nodes" / name).read_text() for name in ("problems.py", "server.py", "requests.py"))
+    source = "".join(
+        (ROOT / "nodes" / name).read_text()
+        for name in ("problems.py", "server.py", "service.py", "requests.py", "admin.py")
+    )
     made = {(int(status), code) for status, code in re.findall(r'Problem\(\s*(\d{3}), "([a-z-]+)"', source)}
     made |= {(int(status), code) for status, code in re.findall(r'(\d{3}): "([a-z-]+)"', source)}
+    made |= {(int(status), code) for status, code in re.findall(r': \((\d{3}), "([a-z-]+)"\)', source)}
     assert {(int(status), code) for status, code, *_ in rows("Answers")} == made | {(409, "precondition-failed")}
     assert len(made) > 12
 
@@ -34,8 +38,10 @@ def test_every_option_is_in_the_table_with_its_default():
     assert said == {name: str(default) for name, default in defaults.items()}
 
 
-def test_the_example_of_embedding_runs():
-    example = PAGE.partition("## Embedding the Raft")[2].partition("```python\n")[2].partition("```")[0]
-    ended = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False)
+def test_the_example_of_embedding_runs(tmp_path):
+    page = (ROOT / "docs" / "embedding.md").read_text()
+    example = page.partition("```python\n")[2].partition("```")[0]
+    assert len(example.splitlines()) < 75
+    ended = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert ended.stderr == ""
-    assert re.fullmatch(r"42 42\nask n[123] to \{'add': 1\}\n", ended.stdout)
+    assert re.fullmatch(r"42 42\nask n[123] to \{'add': 1\}\nafter a restart: 42\n", ended.stdout)

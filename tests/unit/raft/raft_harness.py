@@ -8,18 +8,26 @@ trace and every applied entry goes through `Invariants`, which asserts the prope
 from __future__ import annotations
 
 import heapq
+import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
+
+import msgspec
 
 from raftbed.nodes.raft import Config, Entry, HardState, State
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.events import (
+    AbortSnapshot,
+    AddNonVoter,
     Answered,
     Apply,
+    ChangeMembership,
+    ChunkStored,
     ClientRead,
     ClientWrite,
+    Compact,
     Durable,
     Elect,
     Event,
@@ -29,9 +37,16 @@ from raftbed.nodes.raft.events import (
     Ready,
     Received,
     Respond,
+    Restore,
     Send,
+    SnapshotFailed,
+    SnapshotTaken,
+    StoreChunk,
+    TakeSnapshot,
     Trace,
+    TransferLeadership,
 )
+from raftbed.nodes.raft.messages import BEGINNING, InstallSnapshotRequest, LogBase, Payload, SnapshotMeta
 
 MS = 1_000_000
 
@@ -51,13 +66,35 @@ class Disk:
 
     hard_state: HardState = field(default_factory=HardState)
     entries: list[Entry] = field(default_factory=list)
+    base: LogBase = BEGINNING
+    snapshot: SnapshotMeta | None = None
+    data: bytes = b""  # of the snapshot
+    received: dict[str, bytes] = field(default_factory=dict)  # does not survive
 
     def write(self, persist: Persist) -> None:
+        if persist.install is not None:
+            self.snapshot, self.data = persist.install, self.received[persist.install.id]
         if persist.hard_state is not None:
             self.hard_state = persist.hard_state
         if persist.truncate_from is not None:
-            del self.entries[persist.truncate_from - 1 :]
-        self.entries.extend(persist.entries)
+            assert persist.truncate_from > self.base.index
+            del self.entries[persist.truncate_from - self.base.index - 1 :]
+        if persist.compact_to is not None:
+            assert self.snapshot is not None and self.snapshot.index >= persist.compact_to.index > self.base.index
+            del self.entries[: persist.compact_to.index - self.base.index]
+            self.base = persist.compact_to
+        for entry in persist.entries:
+            assert entry.index == self.base.index + len(self.entries) + 1, "a gap on disk"
+            self.entries.append(entry)
+
+    def recover(self) -> None:
+        """As `NodeStorage` does: a log that does not lead to the snapshot is begun anew after it."""
+        self.received = {}
+        if self.snapshot is not None:
+            place = self.snapshot.index - self.base.index
+            terms = [self.base.term, *(entry.term for entry in self.entries)]
+            if place >= len(terms) or terms[place] != self.snapshot.term:
+                self.entries, self.base = [], self.snapshot.base()
 
 
 @dataclass
@@ -68,7 +105,8 @@ class Invariants:
     prefixes: dict[tuple[int, int], str] = field(default_factory=dict)  # log matching
     applied: dict[int, Entry] = field(default_factory=dict)  # state machine safety
     votes: dict[tuple[str, int], str] = field(default_factory=dict)
-    committed: tuple[int, int, str] = (0, 0, "")  # index, term of the commit, hash; leader completeness
+    snapshots: dict[int, str] = field(default_factory=dict)  # index of a snapshot or a commit to the prefix's hash
+    committed: tuple[int, int, str] = (0, 0, "0000000000000000")  # index, term of the commit, hash; leader completeness
 
     def see(self, core: Core, trace: Trace) -> None:
         term = trace.fields["term"]
@@ -77,7 +115,7 @@ class Invariants:
             index, committed_in, digest = self.committed
             if committed_in < term:
                 assert core.log.last_index >= index, f"leader of term {term} lacks committed entry {index}"
-                assert core.log.prefix_hash(index) == digest or not index, f"leader of term {term} differs at {index}"
+                assert core.log.prefix_hash(index) in (digest, ""), f"leader of term {term} differs at {index}"
         elif trace.event == "append":
             places = range(trace.fields["first"], trace.fields["last"] + 1)
             for place in zip(places, trace.fields["terms"], trace.fields["hashes"], strict=True):
@@ -85,8 +123,14 @@ class Invariants:
         elif trace.event == "vote":
             candidate = trace.fields["candidate"]
             assert self.votes.setdefault((core.id, term), candidate) == candidate, f"{core.id} voted twice in {term}"
-        elif trace.event == "commit" and trace.fields["index"] > self.committed[0]:
-            self.committed = (trace.fields["index"], term, trace.fields["hash"])
+        elif trace.event == "snapshot":
+            place = (trace.fields["index"], trace.fields["hash"])
+            assert self.snapshots.setdefault(*place) == place[1], f"snapshots differ at {place}"
+        elif trace.event == "commit":
+            place = (trace.fields["index"], trace.fields["hash"])
+            assert self.snapshots.setdefault(*place) == place[1], f"commits differ at {place}"
+            if place[0] > self.committed[0]:
+                self.committed = (place[0], term, place[1])
 
     def see_applied(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -100,7 +144,8 @@ class Node:
         self.cluster = cluster
         self.name = name
         self.disk = Disk()
-        self.applied: list[Any] = []
+        self.applied: list[Any] = []  # payloads: the state machine
+        self.snapshotting: SnapshotMeta | None = None
         self.inbox: list[Event] = []
         self.core: Core | None = None
         self.writing: Persist | None = None
@@ -111,6 +156,10 @@ class Node:
         cluster = self.cluster
         self.boot += 1
         self.applied, self.inbox, self.writing, self.ticking = [], [], None, None
+        self.snapshotting = None
+        self.disk.recover()
+        if self.disk.snapshot is not None:
+            self.applied = decoded(self.disk.data)
         random = Random(f"{cluster.seed}:{self.name}:{self.boot}")
         self.core = Core(
             self.name,
@@ -119,6 +168,8 @@ class Node:
             hard_state=self.disk.hard_state,
             entries=list(self.disk.entries),
             now=cluster.now,
+            base=self.disk.base,
+            snapshot=self.disk.snapshot,
         )
         self.core.start()
         self.pump()
@@ -129,9 +180,9 @@ class Node:
             kept = self.cluster.random.choice(["nothing", "beginning", "all"])
             if kept == "beginning":
                 part = self.cluster.random.randint(0, len(self.writing.entries))
-                self.disk.write(
-                    Persist(self.writing.hard_state, self.writing.truncate_from, self.writing.entries[:part])
-                )
+                self.disk.write(replace(self.writing, entries=self.writing.entries[:part]))
+            elif kept == "nothing" and self.writing.install is not None and self.cluster.random.random() < 0.5:
+                self.disk.write(Persist(None, None, (), install=self.writing.install))
             elif kept == "all":
                 self.disk.write(self.writing)
         self.writing = self.core = None
@@ -184,13 +235,50 @@ class Node:
                 self.cluster.carry(self, effect)
             elif isinstance(effect, Respond):
                 effect.token(effect.value)
-            else:
-                assert isinstance(effect, Apply)
+            elif isinstance(effect, Apply):
                 self.cluster.invariants.see_applied(effect.entries)
                 for entry in effect.entries:
                     self.applied.append(entry.payload)
                     if entry.index in effect.tokens:
                         effect.tokens[entry.index]((entry.index, entry.payload))
+                    assert len(self.applied) == entry.index, "applied once, in order"
+            else:
+                self.do_snapshot(effect)
+
+    def do_snapshot(self, effect: TakeSnapshot | AbortSnapshot | StoreChunk | Restore) -> None:
+        cluster, boot = self.cluster, self.boot
+
+        def later(delay: int, action: Callable[[], None]) -> None:
+            cluster.after(delay, lambda: action() if self.core is not None and self.boot == boot else None)
+
+        match effect:
+            case TakeSnapshot(snapshot):
+                assert len(self.applied) == snapshot.index, "captured at the right moment"
+                data = encoded(self.applied)
+                written = msgspec.structs.replace(snapshot, size=len(data), checksum=zlib.crc32(data))
+                self.snapshotting = snapshot
+                later(cluster.disk_delay() * 5, lambda: self.snapshot_written(snapshot, written, data))
+            case AbortSnapshot():
+                self.snapshotting = None
+            case StoreChunk(token, request):
+                before = self.disk.received.get(request.snapshot.id, b"")[: request.offset]
+                assert len(before) == request.offset, "no gaps"
+                whole = before + request.data
+                self.disk.received = {request.snapshot.id: whole}
+                sound = not request.done or zlib.crc32(whole) == request.snapshot.checksum
+                stored = ChunkStored(token, request, len(whole) if sound else 0, request.done and sound)
+                later(cluster.disk_delay() * 2, lambda: self.take(stored))
+            case Restore(snapshot):
+                self.applied = decoded(self.disk.data)
+                assert len(self.applied) == snapshot.index
+
+    def snapshot_written(self, asked: SnapshotMeta, written: SnapshotMeta, data: bytes) -> None:
+        if self.snapshotting is not asked:
+            self.take(SnapshotFailed(asked.index, "aborted"))
+            return
+        if self.disk.snapshot is None or written.index > self.disk.snapshot.index:
+            self.disk.snapshot, self.disk.data = written, data
+        self.take(SnapshotTaken(written))
 
     def schedule_tick(self) -> None:
         assert self.core is not None
@@ -207,6 +295,14 @@ class Node:
             self.pump()
 
 
+def encoded(applied: Sequence[Any]) -> bytes:
+    return msgspec.msgpack.encode(list(applied))
+
+
+def decoded(data: bytes) -> list[Any]:
+    return msgspec.msgpack.decode(data, type=list[Payload])
+
+
 class Cluster:
     """Cores n1 to nN; `run` lets virtual time go by.
 
@@ -214,10 +310,11 @@ class Cluster:
         size: how many.
         seed: of everything random.
         initialized: begin as a cluster; otherwise all nodes are pristine.
+        spare: more nodes, pristine, that are no members of it.
         options: fields of `Config`.
     """
 
-    def __init__(self, size: int, *, seed: int = 0, initialized: bool = True, **options: Any) -> None:
+    def __init__(self, size: int, *, seed: int = 0, initialized: bool = True, spare: int = 0, **options: Any) -> None:
         self.config = Config("test", **options)
         self.seed = seed
         self.random = Random(f"{seed}:network")
@@ -231,7 +328,8 @@ class Cluster:
         self.delay = (1 * MS, 2 * MS)
         self.disk_time = (MS // 10, MS // 5)
         self.sent: list[tuple[str, Send]] = []
-        self.nodes = {f"n{number}": Node(self, f"n{number}") for number in range(1, size + 1)}
+        self.nodes = {f"n{number}": Node(self, f"n{number}") for number in range(1, size + spare + 1)}
+        self.founders = tuple(self.nodes)[:size]
         for node in self.nodes.values():
             node.start()
         if initialized:
@@ -269,9 +367,11 @@ class Cluster:
 
     def carry(self, sender: Node, message: Send) -> None:
         """Bring a request to its peer and the answer back, or neither, as the network pleases."""
-        self.sent.append((sender.name, message))
+        if isinstance(message.request, InstallSnapshotRequest):
+            message = self.with_data(sender, message, message.request)
         boot = sender.boot
         settled: list[bool] = []
+        self.sent.append((sender.name, message))
 
         def back(event: Event) -> None:
             if not settled and sender.boot == boot:
@@ -290,6 +390,15 @@ class Cluster:
             if self.random.random() < self.duplication:
                 self.after(self.random.randint(*self.delay) * 3, lambda: arrive(lambda response: None))
         self.after(self.config.election_timeout_min * MS, lambda: back(Failed(message)))
+
+    def with_data(self, sender: Node, message: Send, request: InstallSnapshotRequest) -> Send:
+        """The piece of the snapshot that the driver puts in; nothing, if it has given way to another."""
+        disk, size = sender.disk, self.config.snapshot_max_chunk_size
+        assert disk.snapshot is not None
+        data = disk.data[request.offset : request.offset + size] if disk.snapshot.id == request.snapshot.id else b""
+        done = request.offset + len(data) == request.snapshot.size
+        object.__setattr__(message, "request", msgspec.structs.replace(request, data=data, done=done))
+        return message
 
     def passes(self, sender: str, receiver: str) -> bool:
         return (sender, receiver) not in self.cut and self.random.random() >= self.loss
@@ -323,13 +432,25 @@ class Cluster:
         return outcome
 
     def initialize(self, name: str) -> Outcome:
-        return self.ask(name, lambda token: Initialize(token, tuple(self.nodes)))
+        return self.ask(name, lambda token: Initialize(token, self.founders))
 
     def write(self, name: str, data: Any) -> Outcome:
         return self.ask(name, lambda token: ClientWrite(token, data))
 
     def read(self, name: str) -> Outcome:
         return self.ask(name, ClientRead)
+
+    def add_non_voter(self, name: str, node: str) -> Outcome:
+        return self.ask(name, lambda token: AddNonVoter(token, node))
+
+    def change(self, name: str, *members: str) -> Outcome:
+        return self.ask(name, lambda token: ChangeMembership(token, members))
+
+    def transfer(self, name: str, target: str | None = None) -> Outcome:
+        return self.ask(name, lambda token: TransferLeadership(token, target))
+
+    def compact(self, name: str) -> Outcome:
+        return self.ask(name, Compact)
 
     def elect(self, name: str) -> None:
         self.nodes[name].take(Elect())
@@ -342,10 +463,24 @@ class Cluster:
         return max(leading, key=lambda core: core.term).id if leading else None
 
     def settled(self) -> str | None:
-        """The leader, once everyone who is up follows it."""
+        """The leader, once everyone of the membership who is up follows it."""
         leader = self.leader()
-        up = [node.core for node in self.nodes.values() if node.core is not None]
-        return leader if leader and all(core.leader_id == leader for core in up) else None
+        if leader is None:
+            return None
+        up = [self.nodes[name].core for name in self.core(leader).membership.nodes()]
+        return leader if all(core.leader_id == leader for core in up if core is not None) else None
+
+    def together(self) -> list[str] | None:
+        """The nodes of the membership, once all of them are up and have applied all that the leader has."""
+        leader = self.leader()
+        if leader is None:
+            return None
+        core = self.core(leader)
+        nodes = [self.nodes[name] for name in core.membership.nodes()]
+        if core.membership.is_joint or any(node.core is None for node in nodes):
+            return None
+        done = all(len(node.applied) == core.log.last_index for node in nodes)
+        return [node.name for node in nodes] if done else None
 
     def restart(self, name: str) -> None:
         self.nodes[name].crash()

@@ -82,6 +82,17 @@ class FakeDisk:
             content.synced = truncate_to
         return FakeFile(self, content)
 
+    def read_at(self, name: str, offset: int, size: int) -> bytes:
+        return bytes(self.files[name].data[offset : offset + size])
+
+    def size(self, name: str) -> int:
+        return len(self.files[name].data)
+
+    def rename(self, old: str, new: str) -> None:
+        """The new name is there after a power failure once the directory is synced; till then, the old one."""
+        self.files[new] = self.files.pop(old)
+        self.files[new].name_synced = False
+
     def remove(self, name: str) -> None:
         del self.files[name]
 

@@ -1,0 +1,104 @@
+"""The part of `Raft` that operators, and whoever sets a cluster up, use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from raftbed.nodes.raft.driver import Driver
+from raftbed.nodes.raft.events import (
+    AddNonVoter,
+    ChangeMembership,
+    Compact,
+    Elect,
+    Heartbeat,
+    Initialize,
+    TransferLeadership,
+)
+from raftbed.nodes.raft.messages import NodeId, SnapshotMeta
+from raftbed.nodes.raft.progress import Rate
+
+
+class Operators:
+    """Base of :class:`raftbed.nodes.raft.Raft`."""
+
+    _driver: Driver
+
+    async def initialize(self, members: set[NodeId], addresses: Mapping[NodeId, str] | None = None) -> None:
+        """Make this pristine node and `members` a cluster. Race-free when every member calls it.
+
+        Parameters:
+            members: the voters; this node is one of them in any case.
+            addresses: where they are found, for nodes that join later.
+
+        Raises:
+            InitializeNotAllowed: the node is not pristine.
+            ShuttingDown: the node is.
+        """
+        known = dict(addresses or {})
+        await self._driver.ask(lambda token: Initialize(token, tuple(members), known))
+
+    async def add_non_voter(self, id: NodeId, address: str | None = None) -> None:
+        """Have node `id` sent the log; returns once it is at line rate, that is, ready to become a voter.
+
+        Raises:
+            NodeNotLeader: only the leader can.
+            Noop: the node is a voter or a non-voter already.
+            ConfigChangeInProgress: the voters are being changed.
+            ConfigChangeUnknown: this node was deposed meanwhile.
+            ShuttingDown: the node is.
+        """
+        await self._driver.ask(lambda token: AddNonVoter(token, id, address))
+
+    async def change_membership(self, members: Iterable[NodeId], addresses: Mapping[NodeId, str] | None = None) -> None:
+        """Make `members` the voters, by joint consensus; returns once they are, and the change is committed.
+
+        Nodes that the cluster does not know are brought up as non-voters first. A leader that is not among `members`
+        leads until the change is committed.
+
+        Raises:
+            NodeNotLeader: only the leader can.
+            InoperableConfig: there is nobody among `members`.
+            Noop: they are the voters already.
+            ConfigChangeInProgress: another change is under way.
+            ConfigChangeUnknown: this node was deposed meanwhile.
+            ShuttingDown: the node is.
+        """
+        wanted, known = tuple(members), dict(addresses or {})
+        await self._driver.ask(lambda token: ChangeMembership(token, wanted, known))
+
+    async def transfer_leadership(self, target: NodeId | None = None) -> None:
+        """Hand the leadership to `target`, or to whoever is best prepared; returns once this node does not lead.
+
+        Raises:
+            TransferNotLeader: it does not lead.
+            TransferRefused: the target is no voter, or another transfer is under way.
+            TransferTimedOut: the target did not take over; this node leads on.
+            ShuttingDown: the node is.
+        """
+        await self._driver.ask(lambda token: TransferLeadership(token, target))
+
+    async def trigger_snapshot(self) -> SnapshotMeta:
+        """Take a snapshot now, and return what it is; the one that there is, if nothing was applied since.
+
+        Raises:
+            SnapshotError: it could not be taken; the node goes on.
+            ShuttingDown: the node is.
+        """
+        snapshot: SnapshotMeta = await self._driver.ask(Compact)
+        return snapshot
+
+    def trigger_election(self) -> None:
+        """Stand for election now. Peers that hear from a leader refuse."""
+        self._driver.push(Elect())
+
+    def trigger_heartbeat(self) -> None:
+        """Let all peers hear from this node now, if it leads."""
+        self._driver.push(Heartbeat())
+
+    def streams(self) -> Mapping[NodeId, tuple[Rate, int]]:
+        """Of a leader: how each peer's stream does, and up to which entry it is known to have the log. Else empty."""
+        return self._driver.streams()
+
+    def snapshot(self) -> SnapshotMeta | None:
+        """The snapshot that this node has."""
+        return self._driver.snapshot()

@@ -1,0 +1,174 @@
+"""What the driver does for snapshots, beside everything else that goes on: writing, storing, reading, sending.
+
+It has a thread of its own, made when it is first needed: a snapshot that is written for seconds must not keep the log
+waiting. Only the event loop touches the core; what is done here comes back to it as an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from raftbed.nodes.raft.config import Config
+from raftbed.nodes.raft.errors import RaftStorageError
+from raftbed.nodes.raft.events import (
+    AbortSnapshot,
+    Answered,
+    ChunkStored,
+    Event,
+    Failed,
+    Restore,
+    Send,
+    SnapshotFailed,
+    SnapshotTaken,
+    StoreChunk,
+    TakeSnapshot,
+)
+from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage, ReceivedChunk
+from raftbed.nodes.raft.messages import InstallSnapshotRequest, SnapshotMeta
+from raftbed.nodes.raft.storage_thread import StorageThread
+
+_log = logging.getLogger("raftbed.nodes")
+
+
+class SnapshotWork:
+    """Does the snapshot effects of one node's core.
+
+    Parameters:
+        name: of the thread.
+        config: how large pieces are, and how long one may take.
+        network: carries them.
+        storage: has them.
+        push: takes the event at the end of each piece of work.
+        fail: is told why the node cannot go on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        network: RaftNetwork,
+        storage: RaftStorage,
+        push: Callable[[Event], None],
+        fail: Callable[[Exception], None],
+    ) -> None:
+        self._name = name
+        self._config = config
+        self._network = network
+        self._storage = storage
+        self._push = push
+        self._fail = fail
+        self._loop = asyncio.get_running_loop()
+        self._thread: StorageThread | None = None
+        self._abort = threading.Event()
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def do(self, effect: TakeSnapshot | AbortSnapshot | StoreChunk | Restore) -> None:
+        """Begin what the core wants.
+
+        Raises:
+            RaftStorageError: the received state could not be made the state machine's.
+        """
+        match effect:
+            case TakeSnapshot(snapshot):
+                self._take(snapshot)
+            case AbortSnapshot():
+                self._abort.set()
+            case StoreChunk():
+                self._store(effect)
+            case Restore(snapshot):
+                try:
+                    self._storage.restore_snapshot(snapshot)
+                except Exception as error:
+                    raise RaftStorageError(f"the snapshot could not be restored: {error}") from error
+
+    def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Callable[..., None]) -> None:
+        if self._thread is None:
+            self._thread = StorageThread(self._loop, self._name)
+        self._thread.call(function, arguments, done)
+
+    def _take(self, snapshot: SnapshotMeta) -> None:
+        abort = self._abort = threading.Event()
+
+        def done(written: SnapshotMeta | None, error: Exception | None) -> None:
+            if error is not None:  # the log goes on as it is: nothing depends on it being short
+                _log.warning("the snapshot of entry %d failed: %s", snapshot.index, error)
+            if written is not None:
+                self._push(SnapshotTaken(written))
+            else:
+                self._push(SnapshotFailed(snapshot.index, str(error) if error else "aborted"))
+
+        try:
+            captured = self._storage.capture_state()
+        except Exception as error:
+            done(None, error)
+            return
+        self._call(self._storage.write_snapshot, (snapshot, captured, abort.is_set), done)
+
+    def _store(self, effect: StoreChunk) -> None:
+        request = effect.request
+
+        def done(received: ReceivedChunk | None, error: Exception | None) -> None:
+            if error is not None or received is None:
+                self._fail(RaftStorageError(f"a snapshot could not be received: {error}"))
+            else:
+                self._push(ChunkStored(effect.token, request, received.next_offset, received.complete))
+
+        arguments = (request.snapshot, request.offset, request.data, request.done)
+        self._call(self._storage.receive_snapshot, arguments, done)
+
+    # -- sending --------------------------------------------------------------------------------------------------
+
+    def send(self, message: Send) -> None:
+        """Read the piece that the message is to carry, and send it."""
+        task = self._loop.create_task(self._send(message))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, message: Send) -> None:
+        event: Event
+        request = message.request
+        assert isinstance(request, InstallSnapshotRequest)
+        try:
+            async with asyncio.timeout(self._config.install_snapshot_timeout / 1000):
+                data = await self._read(request)
+                done = request.offset + len(data) == request.snapshot.size
+                filled = msgspec.structs.replace(request, data=data, done=done)
+                event = Answered(message, await self._network.install_snapshot(message.to, filled))
+        except Exception as error:  # a network may fail in any way it likes; a snapshot may have given way to a newer
+            _log.info("a piece of snapshot %s did not reach %s: %r", request.snapshot.id, message.to, error)
+            event = Failed(message)
+        self._push(event)
+
+    def _read(self, request: InstallSnapshotRequest) -> asyncio.Future[bytes]:
+        reading: asyncio.Future[bytes] = self._loop.create_future()
+
+        def done(data: bytes, error: Exception | None) -> None:
+            if reading.done():
+                return
+            if error is not None:
+                reading.set_exception(error)
+            else:
+                reading.set_result(data)
+
+        arguments = (request.snapshot, request.offset, self._config.snapshot_max_chunk_size)
+        self._call(self._storage.read_snapshot, arguments, done)
+        return reading
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def end(self, then: Callable[[], None]) -> None:
+        """Stop, and call `then` when nothing uses the storage any more."""
+        self._abort.set()
+        for task in self._sending:
+            task.cancel()
+        if self._thread is None:
+            then()
+        else:
+            self._thread.call(lambda: None, (), lambda _result, _error: then())
+            self._thread.end()

@@ -1,0 +1,320 @@
+"""What a node answers, and to whom: clients, operators, peers. Knows no HTTP library; server.py brings the requests.
+
+Bad input gets a 4xx with one sentence and changes nothing; docs/node.md lists every answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import msgspec
+
+from raftbed import __version__
+from raftbed.nodes import problems
+from raftbed.nodes.admin import Admin, details, membership_answer, prometheus
+from raftbed.nodes.problems import Problem
+from raftbed.nodes.raft import NodeId, Raft
+from raftbed.nodes.requests import (
+    TIMEOUT_HEADER,
+    CasBody,
+    PutBody,
+    check_key,
+    check_value,
+    decode_body,
+    session_of,
+    timeout_of,
+)
+from raftbed.nodes.state_machine import KeyValueStateMachine, Result
+from raftbed.nodes.wire import (
+    CLUSTER_HEADER,
+    MAX_MESSAGE,
+    NUMBERS,
+    TARGET_HEADER,
+    NotARaftMessage,
+    decode_request,
+    encode,
+)
+
+MAX_CLIENT_BODY = 1 << 20
+MAX_PEER_BODY = MAX_MESSAGE
+JSON, MSGPACK, TEXT = "application/json", "application/msgpack", "text/plain; version=0.0.4"
+_log = logging.getLogger("raftbed.nodes")
+_T = TypeVar("_T")
+
+
+class Query(msgspec.Struct, frozen=True):
+    """A request.
+
+    Attributes:
+        method: of HTTP.
+        path: as it came, still quoted, without the query.
+        query: what stood behind the question mark.
+        headers: whose names are looked up without regard to case.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What to say to it."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who answers a request.
+
+    Attributes:
+        name: for the metrics.
+        method: the only one that is allowed.
+        call: takes the query, the key where there is one, and the body.
+        is_for_peers: its body may be larger.
+    """
+
+    name: str
+    method: str
+    call: Callable[[Query, str, bytes], Awaitable[Answer]]
+    is_for_peers: bool = False
+
+
+class Done(msgspec.Struct):
+    """Answer to a read or a write that was done."""
+
+    key: str
+    value: Any
+    index: int
+    term: int
+    node: str
+
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+class Service:
+    """Answers requests for one node.
+
+    Parameters:
+        raft: the node's Raft.
+        machine: its state machine, for reads.
+        cluster: name of the cluster; peers of another are refused.
+        peers: node id to "host:port", for hints.
+        bug: name of the planted bug, shown in the status; None in any honest node.
+    """
+
+    def __init__(
+        self, raft: Raft, machine: KeyValueStateMachine, *, cluster: str, peers: Mapping[NodeId, str], bug: str | None
+    ) -> None:
+        self._raft = raft
+        self._machine = machine
+        self._cluster = cluster
+        self._peers = peers
+        self._bug = bug
+        self._started = time.monotonic()
+        self._answers: Counter[tuple[str, int]] = Counter()
+        self._admin = Admin(raft, peers)
+        self._get_route = Route("/kv/{key}", "GET", self._get)
+        self._key_routes = {
+            "put": Route("/kv/{key}/put", "POST", self._put),
+            "cas": Route("/kv/{key}/cas", "POST", self._cas),
+        }
+        self._routes = {
+            "/status": Route("/status", "GET", self._status),
+            "/metrics": Route("/metrics", "GET", self._metrics),
+        }
+        for path in self._admin.posts:
+            self._routes[path] = Route(path, "POST", self._operate)
+        for method in NUMBERS:
+            path = f"/raft/{method}"
+            self._routes[path] = Route(path, "POST", self._take_from_peer, is_for_peers=True)
+
+    # -- every request ------------------------------------------------------------------------------------------------
+
+    async def answer(self, query: Query, read_body: Callable[[int], Awaitable[bytes]]) -> Answer:
+        """Answer a request, whatever it is; `read_body` is given the most bytes that are allowed."""
+        name = "unknown"
+        try:
+            route, key = self._route(query)
+            name = route.name
+            if query.method != route.method and not (query.method == "HEAD" and route.method == "GET"):
+                what = f"{query.method} {query.path}: Method Not Allowed."
+                raise Problem(405, "method-not-allowed", what)
+            limit = MAX_PEER_BODY if route.is_for_peers else MAX_CLIENT_BODY
+            body = b"" if route.method == "GET" else await read_body(limit)
+            answer = await route.call(query, key, body)
+        except Problem as problem:
+            answer = self.refusal(problem)
+        except Exception as error:
+            known = problems.of_read(self._raft.id, error)  # a peer's request met a node that shuts down
+            if known is None:
+                _log.exception("%s %s failed", query.method, query.path)
+            answer = self.refusal(known or Problem(500, "internal", f"{type(error).__name__}: {error}", definite=False))
+        self._answers[(name, answer.status)] += 1
+        return answer
+
+    def refusal(self, problem: Problem) -> Answer:
+        """A problem as an answer."""
+        leader = problem.leader
+        answer = {
+            "error": problem.code,
+            "message": problem.message,
+            "definite": problem.definite,
+            "leader": leader,
+            "leader_address": self._peers.get(leader) if leader else None,
+            **dict(problem.extra),
+        }
+        return Answer(problem.status, _encode_json(answer))
+
+    def check_peer(self, headers: Mapping[str, str]) -> None:
+        """Refuse a peer of another cluster, and one that takes this node for another.
+
+        Raises:
+            Problem: it is one.
+        """
+        theirs = unquote(headers.get(CLUSTER_HEADER, ""))
+        if theirs != self._cluster:
+            raise Problem(403, "wrong-cluster", f"This node belongs to cluster {self._cluster!r}, not to {theirs!r}.")
+        target = unquote(headers.get(TARGET_HEADER, self._raft.id))
+        if target != self._raft.id:  # one node that answers for two would be counted twice
+            raise Problem(403, "wrong-node", f"This node is {self._raft.id}, not {target}: check the peers' addresses.")
+
+    def _route(self, query: Query) -> tuple[Route, str]:
+        route: Route | None
+        if query.path.startswith("/kv/"):
+            quoted, slash, verb = query.path[4:].partition("/")
+            route = self._key_routes.get(verb) if slash else self._get_route
+            if quoted and route is not None:
+                return route, quoted
+        elif (route := self._routes.get(query.path)) is not None:
+            return route, ""
+        raise Problem(404, "not-found", f"{query.method} {query.path}: Not Found.")
+
+    # -- clients ------------------------------------------------------------------------------------------------------
+
+    async def _get(self, query: Query, quoted: str, body: bytes) -> Answer:
+        key = _key(quoted)
+        if query.query:
+            raise problems.bad_request("A read takes no query.")
+        patience = _patience(query)
+        try:
+            await _within(patience, self._raft.begin_read())
+        except Exception as error:
+            raise problems.of_read(self._raft.id, error) or error from error
+        metrics = self._raft.metrics().current
+        done = Done(key, self._machine.read(key), metrics.last_applied, metrics.current_term, self._raft.id)
+        return Answer(200, _encode_json(done))
+
+    async def _put(self, query: Query, quoted: str, body: bytes) -> Answer:
+        key = _key(quoted)
+        put = decode_body(body, PutBody)
+        check_value("value", put.value)
+        return await self._write(query, key, {"op": "put", "key": key, "value": put.value}, put)
+
+    async def _cas(self, query: Query, quoted: str, body: bytes) -> Answer:
+        key = _key(quoted)
+        cas = decode_body(body, CasBody)
+        check_value("old", cas.old)
+        check_value("new", cas.new)
+        return await self._write(query, key, {"op": "cas", "key": key, "old": cas.old, "new": cas.new}, cas)
+
+    async def _write(self, query: Query, key: str, command: dict[str, Any], body: PutBody | CasBody) -> Answer:
+        if body.client is not None or body.serial is not None:
+            command.update(session_of(body))
+        patience = _patience(query)
+        if self._raft.closing:
+            raise Problem(503, "shutting-down", f"{self._raft.id} is shutting down.")
+        try:
+            written = await _within(patience, self._raft.begin_write(command))
+        except Exception as error:
+            raise problems.of_write(self._raft.id, error) or error from error
+        result: Result = written.data
+        if result.outcome == "precondition-failed":
+            message = f"{key!r} does not hold the old value."
+            raise Problem(409, "precondition-failed", message, extra=(("current", result.value),))
+        if result.outcome != "done":
+            expired = result.outcome == "session-expired"
+            raise problems.session_expired(body.client) if expired else problems.stale_serial(body.client, body.serial)
+        return Answer(200, _encode_json(Done(key, result.value, written.index, written.term, self._raft.id)))
+
+    # -- peers that speak plain HTTP; ordinarily they speak over streams ----------------------------------------------
+
+    async def _take_from_peer(self, query: Query, _key: str, body: bytes) -> Answer:
+        self.check_peer(query.headers)
+        try:
+            method, request = decode_request(NUMBERS[query.path.rpartition("/")[2]], body)
+        except NotARaftMessage as error:
+            raise problems.bad_request(str(error)) from error
+        return Answer(200, encode(await self._raft.receive(method, request)), MSGPACK)
+
+    # -- operators ----------------------------------------------------------------------------------------------------
+
+    async def _status(self, query: Query, _key: str, body: bytes) -> Answer:
+        metrics = self._raft.metrics().current
+        leader = metrics.current_leader
+        status = {
+            "id": metrics.id,
+            "cluster": self._cluster,
+            "state": metrics.state.value,
+            "term": metrics.current_term,
+            "leader": leader,
+            "leader_address": self._peers.get(leader) if leader else None,
+            "last_log_index": metrics.last_log_index,
+            "commit_index": metrics.commit_index,
+            "last_applied": metrics.last_applied,
+            "membership": membership_answer(metrics.membership_config),
+            **details(self._raft),
+            "version": __version__,
+            "bug": self._bug,
+            "uptime": round(time.monotonic() - self._started, 3),
+        }
+        return Answer(200, _encode_json(status))
+
+    async def _metrics(self, query: Query, _key: str, body: bytes) -> Answer:
+        return Answer(200, prometheus(self._raft.metrics().current, self._answers).encode(), TEXT)
+
+    async def _operate(self, query: Query, _key: str, body: bytes) -> Answer:
+        try:
+            async with asyncio.timeout(_patience(query)):
+                return Answer(200, _encode_json(await self._admin.posts[query.path](body)))
+        except TimeoutError as error:
+            raise problems.of_change(self._raft.id, error) or error from error
+
+
+async def _within(seconds: float, future: asyncio.Future[_T]) -> _T:
+    """What the future brings, or TimeoutError; cheaper than `asyncio.timeout`, which can cancel anything."""
+    timer = asyncio.get_running_loop().call_later(seconds, _time_out, future)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+
+
+def _time_out(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())
+
+
+def _key(quoted: str) -> str:
+    key = quoted
+    if "%" in quoted:
+        try:
+            key = unquote(quoted, errors="strict")
+        except UnicodeDecodeError as error:
+            raise problems.bad_request("The key is not UTF-8.") from error
+    return check_key(key)
+
+
+def _patience(query: Query) -> float:
+    return timeout_of(query.headers.get(TIMEOUT_HEADER))

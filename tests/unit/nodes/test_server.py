@@ -1,0 +1,233 @@
+"""The node's HTTP, byte for byte: every answer that is not a success, and the manners of HTTP/1.1 and 1.0."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from raftbed.nodes.peers import PeerNetwork
+from raftbed.nodes.raft import Config, Raft, VoteRequest
+from raftbed.nodes.server import Server
+from raftbed.nodes.state_machine import KeyValueStateMachine
+from raftbed.nodes.storage import MemoryStore, NodeStorage
+from raftbed.nodes.wire import encode
+
+
+class Client:
+    """One connection, spoken to in bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def ask(self, request: str | bytes, *, has_body: bool = True) -> tuple[int, dict[str, str], bytes]:
+        self.writer.write(request if isinstance(request, bytes) else request.encode())
+        return await asyncio.wait_for(self._answer(has_body), 10)
+
+    async def _answer(self, has_body: bool) -> tuple[int, dict[str, str], bytes]:
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        body = await self.reader.readexactly(int(headers["content-length"])) if has_body else b""
+        return int(head[0].split()[1]), headers, body
+
+    async def json(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Content-Length: {len(data)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        status, _, answer = await self.ask("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
+        return status, json.loads(answer)
+
+
+@asynccontextmanager
+async def node(*, initialized: bool = True) -> AsyncIterator[tuple[Client, Raft]]:
+    """A node alone, and a connection to it."""
+    machine = KeyValueStateMachine()
+    network = PeerNetwork("test", {}, timeout=1)
+    raft = Raft("n1", Config("test"), network, NodeStorage(MemoryStore(), machine))
+    server = Server(raft, machine, cluster="test", peers={"n1": "127.0.0.1:1", "n2": "127.0.0.1:2"})
+    port = await server.listen("127.0.0.1", 0)
+    if initialized:
+        await raft.initialize({"n1"})
+        await raft.metrics().wait_for(lambda metrics: metrics.last_applied > 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Client(reader, writer), raft
+    finally:
+        writer.close()
+        await raft.shutdown()
+        await server.close()
+
+
+async def test_writes_and_reads() -> None:
+    async with node() as (client, _):
+        status, answer = await client.json("POST", "/kv/a%20key/put", {"value": [1, {"x": None}]})
+        assert (status, answer["key"], answer["value"]) == (200, "a key", [1, {"x": None}])
+        status, answer = await client.json("POST", "/kv/a%20key/cas", {"old": [1, {"x": None}], "new": "new"})
+        assert (status, answer["index"], answer["term"]) == (200, 3, 1)
+        assert await client.json("GET", "/kv/a%20key") == (
+            200,
+            {"key": "a key", "value": "new", "index": 3, "term": 1, "node": "n1"},
+        )
+        assert (await client.json("GET", "/kv/other"))[1]["value"] is None
+
+
+async def test_a_quoted_slash_belongs_to_the_key() -> None:
+    async with node() as (client, _):
+        assert (await client.json("POST", "/kv/a%2Fput/put", {"value": 1}))[1]["key"] == "a/put"
+        assert (await client.json("GET", "/kv/a%2Fput"))[1]["value"] == 1
+
+
+BIG = 1 << 64
+BAD = [
+    ("POST", "/kv/k/put", b"", {}, 400, "bad-request"),
+    ("POST", "/kv/k/put", b"{", {}, 400, "bad-request"),
+    ("POST", "/kv/k/put", b'{"value": 1, "more": 2}', {}, 400, "bad-request"),
+    ("POST", "/kv/k/put", b'{"value": "\xff"}', {}, 400, "bad-request"),
+    ("POST", "/kv/k/put", b'{"value": ' + b"[" * 5000 + b"]" * 5000 + b"}", {}, 400, "bad-request"),
+    ("POST", "/kv/k/put", {"value": [[BIG]]}, {}, 400, "bad-request"),
+    ("POST", "/kv/k/put", {"value": 1, "client": "c"}, {}, 400, "bad-request"),
+    ("POST", "/kv/k/put", {"value": 1, "serial": 1}, {}, 400, "bad-request"),
+    ("POST", "/kv/k/put", {"value": 1, "client": "", "serial": 1}, {}, 400, "bad-request"),
+    ("POST", "/kv/k/put", {"value": 1, "client": "c", "serial": 0}, {}, 400, "bad-request"),
+    ("POST", "/kv/k/put", {"value": 1}, {"X_Raftbed_Timeout": "soon"}, 400, "bad-request"),
+    ("POST", "/kv/k/put", {"value": 1}, {"X_Raftbed_Timeout": "nan"}, 400, "bad-request"),
+    ("POST", "/kv/k/cas", {"old": 1}, {}, 400, "bad-request"),
+    ("POST", f"/kv/{'k' * 1025}/put", {"value": 1}, {}, 400, "bad-request"),
+    ("POST", "/kv/%ff/put", {"value": 1}, {}, 400, "bad-request"),
+    ("GET", "/kv/k?stale=1", None, {}, 400, "bad-request"),
+    ("GET", "/kv/k", None, {"X_Raftbed_Timeout": "-1"}, 400, "bad-request"),
+    ("POST", "/admin/initialize", {"members": ["n1", "n9"]}, {}, 400, "bad-request"),
+    ("POST", "/admin/initialize", {"members": ["n2"]}, {}, 400, "bad-request"),
+    ("POST", "/admin/initialize", {"members": ["n1"]}, {}, 409, "not-allowed"),
+    ("POST", "/raft/vote", b"\xc1", {"X_Raftbed_Cluster": "test"}, 400, "bad-request"),
+    ("POST", "/raft/vote", b"\xc1", {"X_Raftbed_Cluster": "other"}, 403, "wrong-cluster"),
+    ("GET", "/raft/stream", None, {"X_Raftbed_Cluster": "other"}, 403, "wrong-cluster"),
+    ("GET", "/raft/stream", None, {"X_Raftbed_Cluster": "test"}, 400, "bad-request"),
+    ("GET", "/", None, {}, 404, "not-found"),
+    ("GET", "/kv/", None, {}, 404, "not-found"),
+    ("POST", "/kv//put", {"value": 1}, {}, 404, "not-found"),
+    ("POST", "/kv/k/put/", {"value": 1}, {}, 404, "not-found"),
+    ("GET", "/raft/shutdown", None, {}, 404, "not-found"),
+    ("GET", "/kv/k/put", None, {}, 405, "method-not-allowed"),
+    ("DELETE", "/kv/k", None, {}, 405, "method-not-allowed"),
+    ("POST", "/status", {}, {}, 405, "method-not-allowed"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "headers", "status", "code"), BAD)
+async def test_bad_input_is_refused_with_one_sentence(
+    method: str, path: str, body: Any, headers: dict[str, str], status: int, code: str
+) -> None:
+    async with node() as (client, raft):
+        before = raft.metrics().current.last_log_index
+        found, answer = await client.json(method, path, body, **headers)
+        assert (found, answer["error"], answer["definite"]) == (status, code, True)
+        assert answer["message"].endswith(".")
+        assert raft.metrics().current.last_log_index == before
+        assert (await client.json("GET", "/status"))[0] == 200, "the connection goes on"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_that_is_too_large_is_refused(chunked: bool) -> None:
+    body = b'{"value": "' + b"x" * (1 << 20) + b'"}'
+    framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    async with node() as (client, _):
+        status, _, answer = await client.ask(f"POST /kv/k/put HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode() + data)
+        assert (status, json.loads(answer)["error"]) == (413, "too-large")
+
+
+async def test_a_body_in_pieces_is_put_together() -> None:
+    async with node() as (client, _):
+        client.writer.write(b'POST /kv/k/put HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{"va\r\n')
+        await client.writer.drain()
+        status, _, answer = await client.ask(b'7\r\nlue":1}\r\n0\r\n\r\n')
+        assert (status, json.loads(answer)["value"]) == (200, 1)
+
+
+async def test_a_large_value_comes_back() -> None:
+    value = "x" * 500_000
+    async with node() as (client, _):
+        assert (await client.json("POST", "/kv/k/put", {"value": value}))[0] == 200
+        assert (await client.json("GET", "/kv/k"))[1]["value"] == value
+
+
+async def test_requests_that_come_together_are_answered_in_order() -> None:
+    async with node() as (client, _):
+        one = "GET /kv/{} HTTP/1.1\r\nHost: x\r\n\r\n"
+        client.writer.write((one.format("a") + one.format("b")).encode())
+        answers = [await client.ask(one.format("c")), await client.ask(b""), await client.ask(b"")]
+        assert [json.loads(body)["key"] for _, _, body in answers] == ["a", "b", "c"]
+
+
+async def test_connections_are_closed_or_kept_as_the_client_asks() -> None:
+    async with node() as (client, _):
+        _, headers, _ = await client.ask("GET /status HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        assert headers["connection"] == "keep-alive"
+        _, headers, _ = await client.ask("GET http://x/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert headers["connection"] == "close"
+        assert await client.reader.read() == b""
+
+
+async def test_head_is_answered_without_a_body() -> None:
+    async with node() as (client, _):
+        status, headers, _ = await client.ask("HEAD /status HTTP/1.1\r\nHost: x\r\n\r\n", has_body=False)
+        assert status == 200
+        assert int(headers["content-length"]) > 0
+        assert (await client.json("GET", "/status"))[0] == 200
+
+
+async def test_a_pristine_node_refuses_and_is_initialized() -> None:
+    async with node(initialized=False) as (client, _):
+        for asked in [("GET", "/kv/k"), ("POST", "/kv/k/put", {"value": 1})]:
+            status, answer = await client.json(*asked)
+            assert (status, answer["error"], answer["definite"]) == (503, "no-leader", True)
+        assert await client.json("POST", "/admin/initialize", {"members": ["n1"]}) == (200, {"members": ["n1"]})
+
+
+async def test_a_peer_may_speak_plain_http() -> None:
+    async with node() as (client, _):
+        body = encode(VoteRequest(9, "n2", 0, 0))
+        head = f"POST /raft/vote HTTP/1.1\r\nHost: x\r\nX-Raftbed-Cluster: test\r\nContent-Length: {len(body)}\r\n\r\n"
+        status, headers, answer = await client.ask(head.encode() + body)
+        assert (status, headers["content-type"]) == (200, "application/msgpack")
+        assert answer == encode([1, False])
+
+
+async def test_a_write_without_an_answer_in_time_is_unknown_and_a_read_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, persist = threading.Event(), MemoryStore.persist
+
+    def persist_through_gate(self: MemoryStore, *arguments: Any) -> None:
+        assert gate.wait(30)
+        persist(self, *arguments)
+
+    async with node() as (client, _):
+        monkeypatch.setattr(MemoryStore, "persist", persist_through_gate)
+        status, answer = await client.json("POST", "/kv/k/put", {"value": 1}, X_Raftbed_Timeout="0.01")
+        assert (status, answer["error"], answer["definite"]) == (504, "timeout", False)
+        status, answer = await client.json("GET", "/kv/k", X_Raftbed_Timeout="0.01")
+        assert (status, answer["error"], answer["definite"]) == (503, "read-not-confirmed", True)
+        gate.set()
+        assert (await client.json("GET", "/kv/k"))[1]["value"] == 1, "the write happened, as it may"
+
+
+async def test_metrics_count_answers_by_route() -> None:
+    async with node() as (client, _):
+        await client.json("POST", "/kv/k/put", {"value": 1})
+        await client.json("GET", "/nowhere")
+        _, _, text = await client.ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b'raftbed_http_responses_total{route="/kv/{key}/put",status="200"} 1\n' in text
+        assert b'raftbed_http_responses_total{route="unknown",status="404"} 1\n' in text
+
+
+async def test_a_node_that_shut_down_says_so() -> None:
+    async with node() as (client, raft):
+        await raft.shutdown()
+        for asked in [("GET", "/kv/k"), ("POST", "/kv/k/put", {"value": 1})]:
+            status, answer = await client.json(*asked)
+            assert (status, answer["error"], answer["definite"]) == (503, "shutting-down", True)

@@ -1,0 +1,50 @@
+"""The frames between nodes: cut anywhere, put together again; nothing that is not a message is taken for one."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftbed.nodes.raft import AppendEntriesRequest, Entry, Normal, VoteRequest
+from raftbed.nodes.wire import MAX_MESSAGE, NUMBERS, Frames, NotARaftMessage, decode_request, encode, frame
+
+MESSAGES = [(1, 0, b"first"), (2, 1, b""), (0xFFFFFFFF, 2, b"x" * 1000)]
+STREAM = b"".join(frame(*message) for message in MESSAGES)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 9, 10, 500, len(STREAM)])
+def test_frames_survive_any_cut(size: int) -> None:
+    frames = Frames()
+    found = []
+    for start in range(0, len(STREAM), size):
+        found += [(number, kind, bytes(message)) for number, kind, message in frames.feed(STREAM[start : start + size])]
+    assert found == MESSAGES
+
+
+@pytest.mark.parametrize("length", [0, 4, MAX_MESSAGE + 1, 0xFFFFFFFF])
+def test_a_length_that_cannot_be_is_refused_before_it_is_waited_for(length: int) -> None:
+    with pytest.raises(NotARaftMessage, match=f"{length} bytes"):
+        list(Frames().feed(length.to_bytes(4, "little") + bytes(5)))
+
+
+def test_requests_survive_the_wire() -> None:
+    append = AppendEntriesRequest(3, "n1", 1, 2, (Entry(2, 3, Normal({"a": 1})),), 1)
+    vote = VoteRequest(4, "n2", 7, 3)
+    assert decode_request(NUMBERS["append_entries"], encode(append)) == ("append_entries", append)
+    assert decode_request(NUMBERS["pre_vote"], encode(vote)) == ("pre_vote", vote)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (200, b""),
+        (NUMBERS["vote"], b""),
+        (NUMBERS["vote"], b"\xc1"),
+        (NUMBERS["vote"], encode([1, "n1"])),
+        (NUMBERS["vote"], encode([1, b"\xff", 1, 1])),
+        (NUMBERS["append_entries"], encode(AppendEntriesRequest(1, "n1", 5, 1, (Entry(9, 1, Normal(0)),), 0))),
+        (NUMBERS["append_entries"], encode(AppendEntriesRequest(1, "n1", -1, 1, (), 0))),
+    ],
+)
+def test_what_is_no_message_is_refused_with_a_sentence(method: int, message: bytes) -> None:
+    with pytest.raises(NotARaftMessage, match=r"\.$"):
+        decode_request(method, message)

@@ -1,0 +1,193 @@
+"""The loop around the core: what waits for the disk, what the disk takes together, and messages that get no answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+import pytest
+
+from raftbed.nodes.raft import (
+    AppendEntriesRequest,
+    Config,
+    Entry,
+    HardState,
+    LeadershipLost,
+    Raft,
+    RaftStorageError,
+    ShuttingDown,
+    VoteRequest,
+    VoteResponse,
+)
+from raftbed.nodes.storage import MemoryStore
+
+
+class GatedStorage:
+    """Keeps everything in memory; while the gate is shut, nothing becomes durable."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.begun: asyncio.Queue[int] = asyncio.Queue()
+        self.loop = asyncio.get_running_loop()
+        self.applied: list[Entry] = []
+        self.closed = False
+
+    def get_initial_state(self) -> Any:
+        return self.store.get_initial_state()
+
+    def persist(self, hard_state: HardState | None, truncate_from: int | None, entries: Sequence[Entry]) -> None:
+        self.loop.call_soon_threadsafe(self.begun.put_nowait, len(entries))
+        assert self.gate.wait(30)
+        self.store.persist(hard_state, truncate_from, entries)
+
+    def apply_to_state_machine(self, entries: Sequence[Entry]) -> Sequence[Any]:
+        self.applied += entries
+        return [None for _ in entries]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Network:
+    """Answers, or does not, as the test says; keeps what was sent."""
+
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        self.answers: list[asyncio.Future[Any]] = []
+        self.raises = False
+
+    def pre_vote(self, target: str, rpc: VoteRequest) -> Awaitable[VoteResponse]:
+        return self._send("pre_vote", rpc)
+
+    def vote(self, target: str, rpc: VoteRequest) -> Awaitable[VoteResponse]:
+        return self._send("vote", rpc)
+
+    def append_entries(self, target: str, rpc: AppendEntriesRequest) -> Awaitable[Any]:
+        return self._send("append_entries", rpc)
+
+    def _send(self, method: str, rpc: Any) -> asyncio.Future[Any]:
+        self.sent.put_nowait((method, rpc))
+        if self.raises:
+            raise OSError("the cable is out")
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.answers.append(answer)
+        return answer
+
+
+async def alone(storage: GatedStorage) -> Raft:
+    """A leader without peers."""
+    raft = Raft("n1", Config("test"), Network(), storage)
+    await raft.initialize({"n1"})
+    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
+    while not storage.begun.empty():
+        storage.begun.get_nowait()
+    return raft
+
+
+async def test_what_comes_while_the_disk_works_is_written_together_and_answered_after_it() -> None:
+    storage = GatedStorage()
+    raft = await alone(storage)
+    storage.gate.clear()
+    first = raft.begin_write("first")
+    assert await storage.begun.get() == 1
+    others = [raft.begin_write(number) for number in range(10)]
+    await asyncio.sleep(0.01)
+    assert not first.done()
+    assert storage.begun.empty(), "one write at a time"
+    storage.gate.set()
+    assert (await first).index == 2
+    assert [(await other).index for other in others] == list(range(3, 13))
+    assert await storage.begun.get() == 10
+    await raft.shutdown()
+
+
+async def test_reads_wait_for_the_disk_like_everything_else() -> None:
+    storage = GatedStorage()
+    raft = await alone(storage)
+    storage.gate.clear()
+    write = raft.begin_write("x")
+    await storage.begun.get()
+    read = raft.begin_read()
+    await asyncio.sleep(0.01)
+    assert not read.done()
+    storage.gate.set()
+    await asyncio.gather(write, read)
+    await raft.shutdown()
+
+
+async def test_shutdown_waits_for_the_write_under_way_and_tells_who_waits() -> None:
+    storage = GatedStorage()
+    raft = await alone(storage)
+    storage.gate.clear()
+    write = raft.begin_write("x")
+    await storage.begun.get()
+    later = raft.begin_write("y")
+    ending = asyncio.ensure_future(raft.shutdown())
+    await asyncio.sleep(0.01)
+    assert not ending.done()
+    assert not storage.closed
+    storage.gate.set()
+    await ending
+    assert storage.closed
+    with pytest.raises((ShuttingDown, LeadershipLost)):
+        await later  # it was never looked at, and whoever asked cannot know
+    assert write.done()
+    with pytest.raises(ShuttingDown):
+        raft.begin_read()
+
+
+async def test_a_storage_that_does_not_open_ends_the_node() -> None:
+    storage = GatedStorage()
+
+    def fail() -> Any:
+        raise OSError("unreadable")
+
+    storage.get_initial_state = fail  # type: ignore[method-assign]
+    raft = Raft("n1", Config("test"), Network(), storage)
+    read = raft.begin_read()
+    with pytest.raises(RaftStorageError, match="unreadable"):
+        await raft.wait_closed()
+    with pytest.raises(ShuttingDown):
+        await read
+
+
+async def test_a_message_without_an_answer_is_given_up_and_another_is_sent() -> None:
+    network = Network()
+    config = Config("test", election_timeout_min=20, election_timeout_max=30, heartbeat_interval=10)
+    raft = Raft("n1", config, network, GatedStorage())
+    await raft.initialize({"n1", "n2"})
+    first = await network.sent.get()
+    second = await network.sent.get()
+    assert (first[0], second[0]) == ("pre_vote", "pre_vote")
+    with pytest.raises(asyncio.CancelledError):
+        await network.answers[0]
+    await raft.shutdown()
+
+
+@pytest.mark.parametrize("how", ["at once", "later"])
+async def test_a_network_that_fails_costs_one_message_and_not_the_node(how: str) -> None:
+    network = Network()
+    network.raises = how == "at once"
+    config = Config("test", election_timeout_min=20, election_timeout_max=30, heartbeat_interval=10)
+    raft = Raft("n1", config, network, GatedStorage())
+    await raft.initialize({"n1", "n2"})
+    for _ in range(3):
+        await network.sent.get()
+        while network.answers:
+            network.answers.pop().set_exception(OSError("the cable is out"))
+    assert not raft.closing
+    await raft.shutdown()
+
+
+async def test_a_pending_message_does_not_outlive_the_node() -> None:
+    network = Network()
+    raft = Raft("n1", Config("test"), network, GatedStorage())
+    await raft.initialize({"n1", "n2"})
+    await network.sent.get()
+    await raft.shutdown()
+    with pytest.raises(asyncio.CancelledError):
+        await network.answers[0]
