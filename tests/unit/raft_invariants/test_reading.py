@@ -118,3 +118,13 @@ def test_paths_in_a_verdict_are_those_of_the_files(tmp_path):
     (violation,) = judge(write_traces(tmp_path, {"n1": bad})).details["violations"]
     assert [Path(record["file"]).name for record in violation["records"]] == ["n1.jsonl", "n1.jsonl"]
     assert [record["line"] for record in violation["records"]] == [5, 6]
+
+
+def test_what_a_lost_end_may_have_told_is_no_violation(tmp_path):
+    # It may have followed the leader of term 2, which made it drop the entry.
+    killed = [*ALONE[:5], {"seq": 5, "event": "durable", "term": 1, "index": 1, "hash": "a1"}]
+    again = {**BOOT, "term": 2, "seq": 1}
+    paths = write_traces(tmp_path, {"n1": [*killed, {"event": "process", "seq": 0}, again]})
+    assert judge(paths).validity == "valid"
+    paths = write_traces(tmp_path, {"n1": [*killed, {"event": "process", "seq": 0}, {**again, "term": 1}]})
+    assert judge(paths).details["counts"] == {"durability": 1}  # in its own term no leader can have done so
