@@ -133,10 +133,12 @@ _PLAIN: dict[str, tuple[Scene, ...]] = {
 }
 _SITUATIONS: dict[str, tuple[Scene, ...]] = {
     "partition": (
-        _laggards_return("partition", "partition", "leader-alone"),
+        # With the leader goes a follower that is up to date: the laggards are most of the quorum that is left.
+        _laggards_return("partition", "partition", "leader-minority"),
+        _laggards_return("partition", "partition", "leader-minority"),
         _laggards_return("partition", "partition", "leader-alone"),
         _handed_over("leader-minority", "halves"),
-        _handed_over("majorities-ring", "leader-alone"),
+        _handed_over("leader-deaf", "majorities-ring"),
         _handed_over("leader-deaf", "leader-alone"),
     ),
     "kill": (

@@ -73,9 +73,12 @@ def one_way(order: Sequence[str]) -> Grudge:
 
 
 def leader_minority(order: Sequence[str]) -> Grudge:
-    """The leader, with too few others for a quorum, against the rest."""
-    size = minority(len(order))
-    return complete(order[:size], order[size:])
+    """The leader, with too few others for a quorum, against the rest.
+
+    The others are the last of the order: those that `followers_minority` leaves behind are on the other side.
+    """
+    rest = order[1 : len(order) - minority(len(order)) + 1]
+    return complete([node for node in order if node not in rest], rest)
 
 
 def leader_deaf(order: Sequence[str]) -> Grudge:

@@ -139,8 +139,8 @@ class TestCheck:
         [
             ("deep.jsonl", b"[" * 100_000 + b"]" * 100_000 + b"\n", "line 1 is not an event of a history"),
             ("plain.jsonl.gz", b"hello\n", "is not compressed by gzip"),
-            ("cut.jsonl.gz", gzip.compress(b"{}\n")[:12], "UNKNOWN"),
-            ("broken.jsonl.gz", gzip.compress(b"{}")[:10] + b"\xff" * 80, "data are broken"),
+            ("cut.jsonl.gz", gzip.compress(b"{}\n", mtime=0)[:12], "UNKNOWN"),
+            ("broken.jsonl.gz", gzip.compress(b"{}", mtime=0)[:10] + b"\xff" * 80, "data are broken"),
             ("bytes.jsonl", bytes(range(256)), "line 1 is not an event"),
         ],
     )
