@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from raftbed.analysis import availability, fault_coverage, node_health, statistics
+from raftbed.analysis import availability, fault_coverage, node_health, raft_invariants, statistics
 from raftbed.errors import RaftbedError
 from raftbed.model import Verdict, worst
 from raftbed.store import Results, RunDirectory
@@ -17,6 +17,7 @@ SIMPLE_CHECKS: Mapping[str, Check] = {
     statistics.CHECKER: statistics.check,
     node_health.CHECKER: node_health.check,
     fault_coverage.CHECKER: fault_coverage.check,
+    raft_invariants.CHECKER: raft_invariants.check,
 }
 
 

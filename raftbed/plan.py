@@ -96,12 +96,12 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
     faults = tuple(dict.fromkeys(settings.faults if settings.faults is not None else test.faults))
     for fault in faults:
         suite.pick(suite.FAULTS, fault, "fault")
-    nodes = _node_names(settings.nodes)
+    nodes = _node_names(settings.nodes if settings.nodes is not None else _bug_nodes(settings.bug))
     time_limit = _bounded("time_limit", settings.time_limit, default=_DEFAULT_TIME_LIMIT, least=1.0, most=86_400.0)
     operation_timeout = _bounded(
         "operation_timeout", settings.operation_timeout, default=_DEFAULT_OPERATION_TIMEOUT, least=0.05, most=600.0
     )
-    checks = _checks(settings.checks, workload.checks)
+    checks = _checks(settings.checks, workload.checks + suite.SYSTEM_CHECKS.get(system, ()))
     the_seed = settings.seed if settings.seed is not None else seed
     node_options = {**test.node_options, **_bug_options(settings.bug), **settings.node_options}
     _check_node_options(system, node_options)
@@ -204,8 +204,8 @@ def _checks(chosen: list[str] | None, usual: tuple[str, ...]) -> tuple[str, ...]
     unknown = [name for name in chosen if name not in usual]
     if unknown or not chosen:
         raise PlanError(
-            f"checks: {', '.join(unknown) or 'an empty list'} does not fit the workload.",
-            remedy=f"It has: {', '.join(usual)}.",
+            f"checks: {', '.join(unknown) or 'an empty list'} does not fit the workload and the system.",
+            remedy=f"They have: {', '.join(usual)}.",
         )
     return tuple(chosen)
 
@@ -217,6 +217,16 @@ def _bug_options(name: str | None) -> dict[str, Any]:
 
     suite.pick(dict.fromkeys(bugs.names()), name, "bug")
     return dict(bugs.load(name).node_options)
+
+
+def _bug_nodes(name: str | None) -> int | None:
+    """The size of cluster that a bug needs."""
+    if name is None:
+        return None
+    from raftbed import bugs
+
+    suite.pick(dict.fromkeys(bugs.names()), name, "bug")
+    return bugs.load(name).nodes
 
 
 def _check_node_options(system: str, options: dict[str, Any]) -> None:

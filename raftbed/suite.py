@@ -66,6 +66,8 @@ def _register() -> Workload:
 WORKLOADS: Mapping[str, Callable[[], Workload]] = {"register": _register}
 
 SYSTEMS: Mapping[str, str] = {"raft": "the Raft of raftbed.nodes, over HTTP"}
+SYSTEM_CHECKS: Mapping[str, tuple[str, ...]] = {"raft": ("raft-invariants",)}
+"""Checks of what a system's nodes record of themselves, beside those of the workload."""
 HOSTS: Mapping[str, str] = {"local": "hosts made of this machine's own namespaces, with SSH and addresses of their own"}
 
 
