@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from raftbed.analysis import availability, fault_coverage, liveness, node_health, statistics, synced_before_sent
+from raftbed.analysis import (
+    availability,
+    fault_coverage,
+    liveness,
+    node_health,
+    raft_invariants,
+    statistics,
+    synced_before_sent,
+)
 from raftbed.errors import RaftbedError
 from raftbed.model import Verdict, worst
 from raftbed.store import Results, RunDirectory
@@ -19,6 +27,7 @@ SIMPLE_CHECKS: Mapping[str, Check] = {
     fault_coverage.CHECKER: fault_coverage.check,
     liveness.CHECKER: liveness.check,
     synced_before_sent.CHECKER: synced_before_sent.check,
+    raft_invariants.CHECKER: raft_invariants.check,
 }
 
 

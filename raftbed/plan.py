@@ -98,14 +98,15 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
     suite.pick(suite.HOSTS, hosts, "kind of hosts")
     faults = tuple(dict.fromkeys(settings.faults if settings.faults is not None else test.faults))
     _check_faults(faults, hosts, settings.schedule or ())
-    nodes = _node_names(settings.nodes)
+    nodes = _node_names(settings.nodes if settings.nodes is not None else _bug_nodes(settings.bug))
     usual = _SIMULATED_TIME_LIMIT if hosts == suite.SIMULATED else _DEFAULT_TIME_LIMIT
     time_limit = _bounded("time_limit", settings.time_limit, default=usual, least=1.0, most=86_400.0)
     operation_timeout = _bounded(
         "operation_timeout", settings.operation_timeout, default=_DEFAULT_OPERATION_TIMEOUT, least=0.05, most=600.0
     )
     simulated = hosts == suite.SIMULATED
-    checks = _checks(settings.checks, workload.checks + (suite.SIMULATED_CHECKS if simulated else ()))
+    own = workload.checks + suite.SYSTEM_CHECKS.get(system, ())
+    checks = _checks(settings.checks, own + (suite.SIMULATED_CHECKS if simulated else ()))
     the_seed = settings.seed if settings.seed is not None else seed
     node_options = {**test.node_options, **_bug_options(settings.bug), **settings.node_options}
     _check_node_options(system, node_options)
@@ -218,8 +219,8 @@ def _checks(chosen: list[str] | None, usual: tuple[str, ...]) -> tuple[str, ...]
     unknown = [name for name in chosen if name not in usual]
     if unknown or not chosen:
         raise PlanError(
-            f"checks: {', '.join(unknown) or 'an empty list'} does not fit the workload.",
-            remedy=f"It has: {', '.join(usual)}.",
+            f"checks: {', '.join(unknown) or 'an empty list'} does not fit the workload and the system.",
+            remedy=f"They have: {', '.join(usual)}.",
         )
     return tuple(chosen)
 
@@ -231,6 +232,16 @@ def _bug_options(name: str | None) -> dict[str, Any]:
 
     suite.pick(dict.fromkeys(bugs.names()), name, "bug")
     return dict(bugs.load(name).node_options)
+
+
+def _bug_nodes(name: str | None) -> int | None:
+    """The size of cluster that a bug needs."""
+    if name is None:
+        return None
+    from raftbed import bugs
+
+    suite.pick(dict.fromkeys(bugs.names()), name, "bug")
+    return bugs.load(name).nodes
 
 
 def _check_node_options(system: str, options: dict[str, Any]) -> None:

@@ -109,6 +109,8 @@ HOSTS: Mapping[str, str] = {
     "local": "hosts made of this machine's own namespaces, with SSH and addresses of their own",
     SIMULATED: "no hosts: virtual time, disks and network in one process, for `raftbed simulate`",
 }
+SYSTEM_CHECKS: Mapping[str, tuple[str, ...]] = {"raft": ("raft-invariants",)}
+"""Checks of what a system's nodes record of themselves, beside those of the workload."""
 
 
 def pick(table: Mapping[str, Any], name: str, kind: str) -> Any:

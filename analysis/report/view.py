@@ -130,6 +130,11 @@ class View:
         return witness if isinstance(witness, dict) and witness.get("operations") else None
 
     @property
+    def violations(self) -> list[dict[str, Any]]:
+        """Broken invariants of Raft, each with the records that contradict each other."""
+        return list(self.details("raft-invariants").get("violations", []))
+
+    @property
     def keys(self) -> list[dict[str, Any]]:
         """What was found on each key, failing ones first."""
         order = {"invalid": 0, "unknown": 1, "valid": 2}

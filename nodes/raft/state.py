@@ -332,7 +332,15 @@ class CoreState:
         role = (self.state.value, self.term, self.leader_id)
         if role != self._traced_role:
             self._traced_role = role
-            self.trace("role", role=self.state.value, leader=self.leader_id)
+            self.trace("role", role=self.state.value, leader=self.leader_id, **self.proof_of_election())
+
+    def proof_of_election(self) -> dict[str, Any]:
+        """For the trace: by whose votes this node leads, and with what log it begins; nothing where it does not."""
+        if self.state is not State.LEADER:
+            return {}
+        last = self.log.last_index
+        voters = self.membership.voter_sets()
+        return {"votes": sorted(self.votes), "voters": voters, "last": last, "hash": self.log.prefix_hash(last)}
 
     def settle_after_leadership(self, left: Leadership) -> None:
         """Tell those who wait that their leader was deposed: writes are unknown, reads had no effect."""
