@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from raftbed import __version__
+from raftbed.cli_bugs import bugs_command
 from raftbed.cli_options import EXIT as _EXIT
 from raftbed.cli_options import JSON as _JSON
 from raftbed.cli_options import MEMORY as _MEMORY
@@ -156,39 +157,6 @@ def report(run_path: Path | None, store: Path, as_json: bool) -> int:
     return EXIT_VALID
 
 
-@cli.command(name="bugs", short_help="Hunt the planted bugs: which of them does the test bed find?")
-@click.argument("names", nargs=-1, metavar="[BUG]...")
-@click.option("--live", is_flag=True, help="On real hosts. (In simulation: not yet.)")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs that a bug has at most.")
-@click.option("--first-seed", type=click.IntRange(0), default=1, show_default=True, help="Of its first run.")
-@click.option("--time-limit", type=float, default=20.0, show_default=True, metavar="SECONDS", help="Of each run.")
-@_STORE
-@_JSON
-def bugs_command(
-    names: tuple[str, ...], live: bool, seeds: int, first_seed: int, time_limit: float, store: Path, as_json: bool
-) -> int:
-    """Plant each BUG (default: all), run the test that is to expose it until a run ends invalid; print the table."""
-    from raftbed import hunting, listing
-    from raftbed.console import table
-
-    if not live:
-        raise UsageError("Bugs are hunted on real hosts only, so far.", remedy="Add --live.")
-    console = Console(json=as_json)
-    listing.tidy(store)
-    request = hunting.HuntRequest(names, store, seeds, first_seed, time_limit)
-
-    def ended(hunt: hunting.Hunt) -> None:
-        console.say(f"{hunt.bug}: {hunt.how or hunt.error or 'not found'}")
-
-    hunts = hunting.hunt_all(request, ended)
-    found = sum(hunt.found for hunt in hunts)
-    table(hunting.rows(hunts), console.result)
-    console.result(f"{found} of {len(hunts)} were found.")
-    if as_json:
-        console.emit({"bugs": hunts, "found": found})
-    return EXIT_COULD_NOT_RUN if any(hunt.error for hunt in hunts) else EXIT_VALID
-
-
 @cli.command(name="list", short_help=f"List {', '.join(_KINDS[:-1])} or {_KINDS[-1]}.")
 @click.argument("kind", type=click.Choice(_KINDS), metavar="KIND")
 @_STORE
@@ -246,7 +214,7 @@ def clean(store: Path, as_json: bool) -> int:
     return EXIT_VALID
 
 
-for _command in (simulate, campaign, replay, shrink):
+for _command in (simulate, campaign, replay, shrink, bugs_command):
     cli.add_command(_command)
 
 

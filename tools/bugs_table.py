@@ -1,6 +1,7 @@
 """Write the tables of docs/bugs.md: ``python tools/bugs_table.py [RESULTS.json ...]``.
 
-RESULTS.json are outputs of ``raftbed bugs --live --json``; without them the table of results is left as it is.
+RESULTS.json are outputs of ``raftbed bugs --json``, in simulation or with ``--live``. A table for which there are
+none is left as it is.
 """
 
 from __future__ import annotations
@@ -48,6 +49,26 @@ def results(hunts: Iterable[Mapping[str, Any]]) -> str:
     return table(("bug", "found", "by", "runs", "seconds", "operations"), rows)
 
 
+def simulated(hunts: Iterable[Mapping[str, Any]]) -> str:
+    """What hunts in simulation found."""
+    rows = []
+    for hunt in sorted(hunts, key=lambda hunt: hunt["bug"]):
+        by = [name for name in hunt["by"] if name != "raft-invariants"] + hunt["invariants"]
+        by_clients, seconds = ", ".join(hunt["by_clients"]), hunt["clients_seconds"]
+        rows.append(
+            (
+                f"`{hunt['bug']}`",
+                "yes" if hunt["found"] else "no",
+                str(hunt["seeds"]),
+                f"{hunt['seconds']:.1f}",
+                str(hunt["operations"]),
+                f"{by_clients} ({seconds:.1f} s)" if by_clients else f"no, in {seconds:.0f} s",
+                ", ".join(by) or "-",
+            )
+        )
+    return table(("bug", "found", "seeds", "CPU seconds", "operations", "seen by clients", "by"), rows)
+
+
 def replaced(text: str, name: str, content: str) -> str:
     """The document with what stands between the marks of `name` replaced."""
     marks = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
@@ -61,8 +82,12 @@ def main() -> None:
     """Rewrite the document."""
     text = replaced(DOCUMENT.read_text(), "catalogue", catalogue())
     hunts = [hunt for path in sys.argv[1:] for hunt in json.loads(Path(path).read_text())["bugs"]]
-    if hunts:
-        text = replaced(text, "results", results(hunts))
+    in_simulation = [hunt for hunt in hunts if "by_clients" in hunt]
+    live = [hunt for hunt in hunts if "by_clients" not in hunt]
+    if in_simulation:
+        text = replaced(text, "simulated", simulated(in_simulation))
+    if live:
+        text = replaced(text, "results", results(live))
     DOCUMENT.write_text(text)
 
 

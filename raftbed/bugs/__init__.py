@@ -17,6 +17,25 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Scenario:
+    """What exposes a bug in simulation.
+
+    Attributes:
+        test: the named test.
+        faults: kinds of fault, instead of the test's own; () for those.
+        node_options: configuration, besides the bug's own.
+        nodes: the size of cluster; None: as the bug has it.
+        settings: other settings of the plan, by name.
+    """
+
+    test: str = "chaos-test"
+    faults: tuple[str, ...] = ()
+    node_options: Mapping[str, Any] = field(default_factory=dict)
+    nodes: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Bug:
     """A planted bug.
 
@@ -30,6 +49,7 @@ class Bug:
         plant: makes the mistake, by replacing methods of raftbed.nodes in this process.
         node_options: configuration that the historical system had and that the bug needs (Raft's Config fields).
         nodes: the size of cluster that it needs; None: any.
+        simulation: its scenario in simulation.
     """
 
     name: str
@@ -41,6 +61,7 @@ class Bug:
     plant: Callable[[], None]
     node_options: Mapping[str, Any] = field(default_factory=dict)
     nodes: int | None = None
+    simulation: Scenario = Scenario()
 
     @property
     def module(self) -> str:
@@ -71,8 +92,8 @@ def load(name: str) -> Bug:
     return bug
 
 
-def replace(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
-    """Put `replacement` in the place of a method of a class, or of a function of a module.
+def replace(owner: Any, name: str, replacement: Callable[..., Any] | property) -> None:
+    """Put `replacement` in the place of a method or property of a class, or of a function of a module.
 
     Raises:
         AttributeError: there is no such thing to replace: the code has moved on, and the bug with it must.

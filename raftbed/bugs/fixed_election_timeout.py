@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Bug, Scenario, replace, run_planted
 from raftbed.nodes.raft.config import MILLISECOND
 from raftbed.nodes.raft.core import Core
 
@@ -26,6 +26,7 @@ BUG = Bug(
     seen_in="EastGuard #120",
     test="crash-test",
     faults="the loss of the leader",
+    simulation=Scenario(faults=("kill", "power"), node_options={"pre_vote": False}, settings={"recovery_timeout": 2.0}),
     plant=plant,
 )
 

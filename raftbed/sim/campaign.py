@@ -16,7 +16,7 @@ import msgspec
 from raftbed import __version__
 from raftbed import plan as planning
 from raftbed.errors import RaftbedError, StoreError
-from raftbed.model import INVALID, VALID, Validity
+from raftbed.model import INVALID, VALID, Validity, Verdict
 from raftbed.record import LineWriter, read_json_lines
 from raftbed.sim.child import pool
 from raftbed.sim.replay import Violation, judge, replay_of, violations_of, write_replay
@@ -33,6 +33,7 @@ class SeedResult:
         seed: which.
         validity: the worst verdict.
         violations: broken promises.
+        invariants: those of Raft that the nodes' traces contradict.
         reason: for "unknown", why.
         duration: virtual nanoseconds.
         counts: totals of the simulation (`raftbed.sim.recording.Recording.counts`).
@@ -44,6 +45,7 @@ class SeedResult:
     seed: int
     validity: Validity
     violations: tuple[Violation, ...] = ()
+    invariants: tuple[str, ...] = ()
     reason: str = ""
     duration: int = 0
     counts: dict[str, int] = field(default_factory=dict)
@@ -201,6 +203,7 @@ def _run_seed(settings: planning.PlanSettings, seed: int, directory: Path) -> Se
         seed=seed,
         validity=results.validity,
         violations=violations_of(results.verdicts),
+        invariants=_invariants(results.verdicts),
         reason=f"{unknown.checker}: {unknown.summary}" if unknown and results.validity == "unknown" else "",
         duration=recording.duration,
         counts=recording.counts,
@@ -208,6 +211,11 @@ def _run_seed(settings: planning.PlanSettings, seed: int, directory: Path) -> Se
         cpu=time.process_time() - began,
         file=file,
     )
+
+
+def _invariants(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    found = [verdict for verdict in verdicts if verdict.checker == "raft-invariants" and verdict.validity == INVALID]
+    return tuple(name for verdict in found for name in sorted(verdict.details.get("counts", {})))
 
 
 def _batches(seeds: Sequence[int]) -> Iterator[Sequence[int]]:
