@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Bug, Scenario, replace, run_planted
 from raftbed.nodes.raft.core import Core
 
 
@@ -28,6 +28,7 @@ BUG = Bug(
     seen_in="async-raft 0.6.1",
     test="partition-test",
     faults="a leader that is lost just after its election",
+    simulation=Scenario(settings={"time_limit": 3.0, "recovery_timeout": 2.0}),
     plant=plant,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Bug, Scenario, replace, run_planted
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.events import Send
 from raftbed.nodes.raft.messages import VoteResponse
@@ -28,6 +28,7 @@ BUG = Bug(
     seen_in="xraft #33",
     test="partition-test",
     faults="answers that are delayed into the next election",
+    simulation=Scenario(faults=("duplicate", "delay", "partition", "kill"), node_options={"pre_vote": False}),
     plant=plant,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Bug, Scenario, replace, run_planted
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.state import Leadership
 
@@ -26,6 +26,7 @@ BUG = Bug(
     seen_in="etcd #7331",
     test="crash-test",
     faults="a leader that is lost, and a read that comes just after the election of the next",
+    simulation=Scenario(faults=("kill", "delay", "loss", "partition"), settings={"rate": 300.0}, nodes=3),
     plant=plant,
 )
 

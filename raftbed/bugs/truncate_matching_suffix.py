@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Bug, Scenario, replace, run_planted
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.messages import AppendEntriesRequest
 
@@ -38,6 +38,7 @@ BUG = Bug(
     seen_in="openraft 9540c904",
     test="partition-test",
     faults="messages that overtake each other, then the loss of the leader",
+    simulation=Scenario(settings={"time_limit": 3.0, "recovery_timeout": 2.0}),
     plant=plant,
 )
 
