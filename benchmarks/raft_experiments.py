@@ -3,6 +3,7 @@
     leader-change   64 clients with sessions while the leader changes: nothing lost or done twice, soon back
     large-state     200 MB of state: snapshot, transfer to a joiner, restart; memory, and no election, under load
     soak            `raftbed run` with partitions and kills at full rate: valid, and flat memory of the nodes
+    steady          three nodes at full load without faults: flat memory
     idle            CPU of five nodes that have nothing to do
 
 Each prints what it measured, and ends with exit code 0 when its bounds hold, 1 when not. Data is in a temporary
@@ -18,7 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster import large_state, leader_change, soak
-from raft_cluster import idle_cpu
+from cluster.nodes import Nodes
+from raft_cluster import idle_cpu, measure
 
 
 def leader_changes(directory: Path, options: argparse.Namespace) -> bool:
@@ -47,12 +49,18 @@ def leader_changes(directory: Path, options: argparse.Namespace) -> bool:
 
 def large_states(directory: Path, options: argparse.Namespace) -> bool:
     """Snapshot, transfer and restart with much state."""
-    return large_state.run(directory, options.megabytes)
+    return large_state.run(directory, options.megabytes, options.clients)
 
 
 def soaks(directory: Path, options: argparse.Namespace) -> bool:
     """Minutes of faults at full load."""
     return soak.run(options.keep or directory, options.minutes, options.clients, options.seed)
+
+
+def steady(directory: Path, options: argparse.Namespace) -> bool:
+    """Memory under full load without faults: processes that live long."""
+    nodes = Nodes(directory, 3)
+    return soak.steady(nodes, lambda: measure(nodes, ("write", 64), 5.0), options.seconds)
 
 
 def idles(directory: Path, options: argparse.Namespace) -> bool:
@@ -79,11 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     change.add_argument("--clients", type=int, default=64, help="default: %(default)s")
     large = command("large-state", large_states)
     large.add_argument("--megabytes", type=int, default=200, help="of state (default: %(default)s)")
+    large.add_argument("--clients", type=int, default=4, help="that write meanwhile (default: %(default)s)")
     long = command("soak", soaks)
     long.add_argument("--minutes", type=float, default=1.0, help="default: %(default)s; the issue asks for ten")
-    long.add_argument("--clients", type=int, default=10, help="default: %(default)s")
+    long.add_argument("--clients", type=int, default=32, help="default: %(default)s")
     long.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     long.add_argument("--keep", type=Path, help="keep the run here")
+    command("steady", steady).add_argument("--seconds", type=float, default=60.0, help="default: %(default)s")
     command("idle", idles).add_argument("--seconds", type=float, default=10.0, help="default: %(default)s")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="raftbed-experiment-") as scratch:

@@ -1,6 +1,6 @@
 """Much state in a running cluster: filled, written to a snapshot, sent to a joiner, read back after a restart.
 
-A light load goes on all the while. Three things are watched: the most memory that each process ever had, as the kernel
+A load goes on all the while. Three things are watched: the most memory that each process ever had, as the kernel
 counts it; the term, which an election would raise; and how long a node takes to answer `GET /status`, every few
 milliseconds: what keeps it from that keeps it from its heartbeats.
 """
@@ -25,7 +25,7 @@ from cluster.systems import call
 
 VALUE = 4000
 """Bytes of a value."""
-_FILLERS, _LOADERS, _PAUSE = 16, 4, 0.02
+_FILLERS, _PAUSE = 16, 0.02
 _LOOK = 0.02
 
 
@@ -88,20 +88,21 @@ async def fill(nodes: Nodes, count: int) -> None:
     await asyncio.gather(*runs)
 
 
-class LightLoad:
-    """A few clients that overwrite values with pauses, in a thread of their own.
+class Load:
+    """Clients that overwrite values with pauses, in a thread of their own.
 
     Parameters:
         nodes: the cluster.
         count: how many keys there are.
+        clients: how many write.
     """
 
-    def __init__(self, nodes: Nodes, count: int) -> None:
+    def __init__(self, nodes: Nodes, count: int, clients: int) -> None:
         self.tally = Tally()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         keys = [f"key{number}" for number in range(count)]
-        self._clients = [writer(f"loader{n}", keys[n::_LOADERS], nodes, self.tally) for n in range(_LOADERS)]
+        self._clients = [writer(f"loader{n}", keys[n::clients], nodes, self.tally) for n in range(clients)]
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -149,7 +150,7 @@ def snapshot(nodes: Nodes) -> str:
     return f"{file.stat().st_size / MIB:,.0f} MiB"
 
 
-def run(directory: Path, megabytes: int) -> bool:
+def run(directory: Path, megabytes: int, clients: int) -> bool:
     """Everything; returns whether the bounds hold."""
     count = megabytes * 1_000_000 // VALUE
     state = count * VALUE / MIB
@@ -161,7 +162,7 @@ def run(directory: Path, megabytes: int) -> bool:
         terms = set(nodes.ask_all(lambda status: status["term"]))
         watches += [Watch(port) for port in nodes.ports]
         timed(f"{count:,} values of {VALUE} bytes written", lambda: asyncio.run(fill(nodes, count)))
-        load, begun = LightLoad(nodes, count), time.monotonic()
+        load, begun = Load(nodes, count, clients), time.monotonic()
         timed("snapshot", lambda: snapshot(nodes))
         joiner = nodes.join_empty()
         watches.append(Watch(nodes.ports[joiner]))

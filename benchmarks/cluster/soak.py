@@ -6,11 +6,12 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from cluster.nodes import memory
+from cluster.nodes import Nodes, memory
 
 RAFTBED = str(Path(sys.executable).with_name("raftbed"))
 GROWTH = 0.1
@@ -102,6 +103,12 @@ def run(directory: Path, minutes: float, clients: int, seed: int) -> bool:
     print(f"exit {process.returncode} after {time.monotonic() - begun:.0f} s")
     for line in verdicts(said.read_text()):
         print(line)
+    return shown(samples) and good
+
+
+def shown(samples: Mapping[str, list[Sample]]) -> bool:
+    """Print a table of the nodes' memory; returns whether it is flat."""
+    good = bool(samples)
     print("| node | MiB at first | at the end | most | MiB per minute | rise in the second half |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for node, taken in sorted(samples.items()):
@@ -116,7 +123,7 @@ def run(directory: Path, minutes: float, clients: int, seed: int) -> bool:
             f"| {node} | {sizes[0]:.1f} | {sizes[-1]:.1f} | {max(sizes):.1f} | {slope:+.2f} | {part:+.1%} |"
             f"{'' if part < GROWTH else ' <--'}"
         )
-    return good and bool(samples)
+    return good
 
 
 def verdicts(said: str) -> Iterator[str]:
@@ -130,3 +137,31 @@ def verdicts(said: str) -> Iterator[str]:
     for run in result["runs"]:
         for verdict in (run["results"] or {}).get("verdicts", []):
             yield f"  {verdict['checker']}: {verdict['validity']}: {verdict['summary']}"
+
+
+def steady(nodes: Nodes, load: Callable[[], object], seconds: float) -> bool:
+    """Memory of nodes under one load after another, without faults; returns whether it is flat."""
+    samples: dict[str, list[Sample]] = {}
+    stop = threading.Event()
+
+    def sample() -> None:
+        begun = time.monotonic()
+        while not stop.wait(_EVERY):
+            for number, process in enumerate(nodes.processes):
+                samples.setdefault(f"n{number + 1}", []).append((time.monotonic() - begun, memory(process.pid)))
+
+    sampler = threading.Thread(target=sample, daemon=True)
+    try:
+        nodes.start()
+        begun = time.monotonic()
+        sampler.start()
+        while time.monotonic() - begun < seconds:
+            load()
+        stop.set()
+        sampler.join()
+        applied = max(nodes.ask_all(lambda status: status["last_applied"]))
+    finally:
+        stop.set()
+        nodes.stop()
+    print(f"{applied:,} writes in {time.monotonic() - begun:.0f} s")
+    return shown(samples)
