@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from raftbed.analysis import availability, fault_coverage, node_health, statistics
+from raftbed.analysis import (
+    availability,
+    fault_coverage,
+    liveness,
+    node_health,
+    raft_invariants,
+    statistics,
+    synced_before_sent,
+)
 from raftbed.errors import RaftbedError
 from raftbed.model import Verdict, worst
 from raftbed.store import Results, RunDirectory
@@ -17,11 +25,20 @@ SIMPLE_CHECKS: Mapping[str, Check] = {
     statistics.CHECKER: statistics.check,
     node_health.CHECKER: node_health.check,
     fault_coverage.CHECKER: fault_coverage.check,
+    liveness.CHECKER: liveness.check,
+    synced_before_sent.CHECKER: synced_before_sent.check,
+    raft_invariants.CHECKER: raft_invariants.check,
 }
 
 
 def run_checks(
-    run: RunDirectory, names: Sequence[str], *, model: str | None = None, time_limit: float, memory_limit: int
+    run: RunDirectory,
+    names: Sequence[str],
+    *,
+    model: str | None = None,
+    time_limit: float,
+    memory_limit: int,
+    isolated: bool = True,
 ) -> Results:
     """Judge a run by the checks named. A check that breaks is *unknown*, says why, and stops no other.
 
@@ -31,13 +48,21 @@ def run_checks(
         model: for linearizability; None infers it.
         time_limit: seconds for the linearizability check.
         memory_limit: bytes for it.
+        isolated: check linearizability in a process of its own. Without, its limits are kept less strictly; for those
+            who check many small histories.
     """
-    verdicts = tuple(_guarded(name, run, model, time_limit, memory_limit) for name in names)
+    verdicts = tuple(_guarded(name, run, model, time_limit, memory_limit, isolated) for name in names)
     return Results(_name(run), worst(verdict.validity for verdict in verdicts), verdicts)
 
 
-def _guarded(name: str, run: RunDirectory, model: str | None, time_limit: float, memory_limit: int) -> Verdict:
+def _guarded(
+    name: str, run: RunDirectory, model: str | None, time_limit: float, memory_limit: int, isolated: bool
+) -> Verdict:
     try:
+        if name == LINEARIZABLE and not isolated:
+            from raftbed.analysis import linearizability
+
+            return linearizability.check(run.history(), model, time_limit=time_limit)
         if name == LINEARIZABLE:
             from raftbed.analysis.linearizability import check_limited
 

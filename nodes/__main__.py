@@ -168,7 +168,7 @@ async def run(settings: NodeSettings) -> int:
         await server.close()
         await network.close()
         if tracer is not None:
-            tracer.close()
+            tracer.close(whole=closed.exception() is None)
 
 
 def write_pid_file(path: Path) -> None:

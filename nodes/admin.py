@@ -32,6 +32,12 @@ class AddNonVoterBody(msgspec.Struct, forbid_unknown_fields=True):
     address: str | None = None
 
 
+class RemoveNonVoterBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of a removal."""
+
+    id: str
+
+
 class ChangeMembershipBody(msgspec.Struct, forbid_unknown_fields=True):
     """Body of a change of the voters."""
 
@@ -63,6 +69,7 @@ class Admin:
         self.posts: Mapping[str, Callable[[bytes], Awaitable[Answer]]] = {
             "/admin/initialize": self._initialize,
             "/admin/add_non_voter": self._add_non_voter,
+            "/admin/remove_non_voter": self._remove_non_voter,
             "/admin/change_membership": self._change_membership,
             "/admin/transfer": self._transfer,
             "/admin/snapshot": self._snapshot,
@@ -87,6 +94,11 @@ class Admin:
         addresses = {} if body.address is None else {body.id: body.address}
         self._check_addresses([body.id], addresses)
         await self._done(self._raft.add_non_voter(body.id, self._address(body.id, addresses)), problems.of_change)
+        return self._membership()
+
+    async def _remove_non_voter(self, raw: bytes) -> Answer:
+        body = decode_body(raw or b"{}", RemoveNonVoterBody)
+        await self._done(self._raft.remove_non_voter(body.id), problems.of_change)
         return self._membership()
 
     async def _change_membership(self, raw: bytes) -> Answer:

@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     command("status", "Show what the node is and knows, as JSON.")
     add = command("add-non-voter", "Have a node sent the log; returns when it is at line rate.")
     add.add_argument("member", metavar="ID=HOST:PORT")
+    remove = command("remove-non-voter", "Send a node that is no voter the log no more.")
+    remove.add_argument("member", metavar="ID")
     change = command("change-membership", "Make these nodes the voters, by joint consensus.")
     change.add_argument("members", nargs="+", metavar="ID[=HOST:PORT]")
     transfer = command("transfer", "Hand the leadership over.")
@@ -98,6 +100,7 @@ def _request(options: argparse.Namespace) -> tuple[str, dict[str, Any] | None]:
     make: Mapping[str, Callable[[], tuple[str, dict[str, Any] | None]]] = {
         "status": lambda: ("/status", None),
         "add-non-voter": lambda: ("/admin/add_non_voter", _member(options.member)),
+        "remove-non-voter": lambda: ("/admin/remove_non_voter", {"id": options.member}),
         "change-membership": lambda: ("/admin/change_membership", _members(options.members)),
         "transfer": lambda: ("/admin/transfer", {"target": options.target}),
         "snapshot": lambda: ("/admin/snapshot", {}),
@@ -170,7 +173,6 @@ def recover(data: Path, members: Sequence[str], *, confirmed: bool) -> int:
     return DONE
 
 
-COMMANDS = frozenset(
-    ("status", "add-non-voter", "change-membership", "transfer", "snapshot", "elect", "heartbeat", "recover")
-)
+_ASKED = ("add-non-voter", "remove-non-voter", "change-membership", "transfer", "snapshot", "elect", "heartbeat")
+COMMANDS = frozenset(("status", *_ASKED, "recover"))
 """First words of a command line that is an operator's, and not a node's."""

@@ -38,6 +38,7 @@ class TraceFile:
         self._clock = clock
         self._encode = msgspec.json.Encoder().encode
         self._failed = False
+        self._seq = -1
         process = {"schema": TRACE_SCHEMA, "pid": os.getpid(), "wall_time": time.time()}
         size = os.fstat(self._fd).st_size
         if size and os.pread(self._fd, 1, size - 1) != b"\n":
@@ -48,12 +49,16 @@ class TraceFile:
         """Append a record for each."""
         self._write(b"".join([self._line(trace.event, trace.fields) for trace in traces]))
 
-    def close(self) -> None:
-        """Close the file."""
+    def close(self, *, whole: bool = True) -> None:
+        """Close the file; `whole`: with a last record that says that everything was traced that left this node."""
+        if whole:
+            self._write(self._line("end", {}))
         os.close(self._fd)
 
     def _line(self, event: str, fields: Mapping[str, Any]) -> bytes:
-        return self._encode({"time": self._clock(), "node": self._node, "event": event, **fields}) + b"\n"
+        self._seq += 1
+        record = {"time": self._clock(), "node": self._node, "seq": self._seq, "event": event, **fields}
+        return self._encode(record) + b"\n"
 
     def _write(self, lines: bytes) -> None:
         if self._failed:

@@ -5,56 +5,28 @@ Commands import what they need when they run, so that ``raftbed --help`` answers
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from raftbed import __version__
+from raftbed.cli_options import EXIT as _EXIT
+from raftbed.cli_options import JSON as _JSON
+from raftbed.cli_options import MEMORY as _MEMORY
+from raftbed.cli_options import STORE as _STORE
+from raftbed.cli_options import TIME as _TIME
+from raftbed.cli_options import is_file as _is_file
+from raftbed.cli_options import naming as _naming
+from raftbed.cli_options import settings_of as _settings
+from raftbed.cli_simulation import campaign, replay, shrink, simulate
 from raftbed.console import Console
-from raftbed.errors import (
-    EXIT_COULD_NOT_RUN,
-    EXIT_INVALID,
-    EXIT_UNKNOWN,
-    EXIT_USAGE,
-    EXIT_VALID,
-    RaftbedError,
-    UsageError,
-)
+from raftbed.errors import EXIT_COULD_NOT_RUN, EXIT_USAGE, EXIT_VALID, RaftbedError, UsageError
 
-if TYPE_CHECKING:
-    from raftbed.plan import PlanSettings
-
-_EXIT = {"valid": EXIT_VALID, "invalid": EXIT_INVALID, "unknown": EXIT_UNKNOWN}
-_STORE = click.option(
-    "--store",
-    type=click.Path(path_type=Path, readable=False),
-    default=Path("store"),
-    show_default=True,
-    help="Where runs are kept.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")
 _KINDS = ("tests", "workloads", "faults", "bugs", "hosts", "systems", "runs")
-_TIME = click.option(
-    "--check-time-limit",
-    type=click.FloatRange(0.1, 1e6),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="What the check of linearizability may take.",
-)
-_MEMORY = click.option(
-    "--check-memory-limit",
-    type=click.IntRange(16, 1 << 30),
-    default=4096,
-    show_default=True,
-    metavar="MIB",
-    help="The same for memory.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -184,6 +156,39 @@ def report(run_path: Path | None, store: Path, as_json: bool) -> int:
     return EXIT_VALID
 
 
+@cli.command(name="bugs", short_help="Hunt the planted bugs: which of them does the test bed find?")
+@click.argument("names", nargs=-1, metavar="[BUG]...")
+@click.option("--live", is_flag=True, help="On real hosts. (In simulation: not yet.)")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs that a bug has at most.")
+@click.option("--first-seed", type=click.IntRange(0), default=1, show_default=True, help="Of its first run.")
+@click.option("--time-limit", type=float, default=20.0, show_default=True, metavar="SECONDS", help="Of each run.")
+@_STORE
+@_JSON
+def bugs_command(
+    names: tuple[str, ...], live: bool, seeds: int, first_seed: int, time_limit: float, store: Path, as_json: bool
+) -> int:
+    """Plant each BUG (default: all), run the test that is to expose it until a run ends invalid; print the table."""
+    from raftbed import hunting, listing
+    from raftbed.console import table
+
+    if not live:
+        raise UsageError("Bugs are hunted on real hosts only, so far.", remedy="Add --live.")
+    console = Console(json=as_json)
+    listing.tidy(store)
+    request = hunting.HuntRequest(names, store, seeds, first_seed, time_limit)
+
+    def ended(hunt: hunting.Hunt) -> None:
+        console.say(f"{hunt.bug}: {hunt.how or hunt.error or 'not found'}")
+
+    hunts = hunting.hunt_all(request, ended)
+    found = sum(hunt.found for hunt in hunts)
+    table(hunting.rows(hunts), console.result)
+    console.result(f"{found} of {len(hunts)} were found.")
+    if as_json:
+        console.emit({"bugs": hunts, "found": found})
+    return EXIT_COULD_NOT_RUN if any(hunt.error for hunt in hunts) else EXIT_VALID
+
+
 @cli.command(name="list", short_help=f"List {', '.join(_KINDS[:-1])} or {_KINDS[-1]}.")
 @click.argument("kind", type=click.Choice(_KINDS), metavar="KIND")
 @_STORE
@@ -241,42 +246,8 @@ def clean(store: Path, as_json: bool) -> int:
     return EXIT_VALID
 
 
-def _is_file(test: str) -> bool:
-    return test.endswith((".toml", ".json")) or "/" in test
-
-
-@contextlib.contextmanager
-def _naming(file: str) -> Iterator[None]:
-    """Put the plan file's name before what is wrong with the plan."""
-    try:
-        yield
-    except UsageError as error:
-        if not file:
-            raise
-        raise UsageError(f"{file}: {error.message}", remedy=error.remedy) from error
-
-
-def _settings(test: str, options: dict[str, Any]) -> PlanSettings:
-    """What plan file and command line say together; the command line wins."""
-    from raftbed import plan
-
-    is_file = _is_file(test)
-    base = plan.read_settings(Path(test)) if is_file else plan.PlanSettings(test=test)
-    if is_file and not base.test:
-        raise UsageError(f"{test}: names no test.", remedy='Add a line such as: test = "partition-test"')
-    names = (
-        "nodes", "time_limit", "concurrency", "rate", "keys", "seed", "operation_timeout", "system", "hosts", "bug",
-    )  # fmt: skip
-    changes = {name: options[name] for name in names}
-    if options["faults"] is not None:
-        changes["faults"] = [name for name in options["faults"].split(",") if name not in ("", "none")]
-    changed = any(changes[name] is not None for name in ("nodes", "seed", "time_limit")) or "faults" in changes
-    if base.schedule is not None and changed:
-        raise UsageError(
-            f"{test}: spells its schedule out, so that nodes, faults, seed and time limit cannot be changed.",
-            remedy="Take `schedule` out of the file, or leave the options away.",
-        )
-    return plan.override(base, **changes)
+for _command in (simulate, campaign, replay, shrink):
+    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

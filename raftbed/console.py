@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 OUTPUT_SCHEMA = "raftbed.output/1"
 """Schema of everything that ``--json`` prints; docs/formats.md describes it."""
 
+_MOST_VIOLATIONS = 3
 _ENDED = {"fail": "failed", "info": "unknown"}
 _MARKS = {"valid": ("✓", "32"), "invalid": ("✗", "31"), "unknown": ("?", "33")}
 
@@ -109,10 +110,13 @@ def show_results(console: Console, results: Results) -> None:
 
 
 def _witness_lines(verdict: Verdict) -> list[str]:
+    lines = []
+    for violation in verdict.details.get("violations", [])[:_MOST_VIOLATIONS]:
+        lines += [f"{violation['invariant']}: {violation['sentence']}"]
+        lines += [f"  {record['file']}:{record['line']}: {record['text'][:160]}" for record in violation["records"]]
     witness = verdict.details.get("witness")
     if not witness:
-        return []
-    lines = []
+        return lines
     for op in witness.get("operations", []):
         start, end = f"{op['call'] / 1e9:.6f}", op.get("return")
         when = f"{start} s to {end / 1e9:.6f} s" if end is not None else f"{start} s, no answer"

@@ -23,7 +23,8 @@ def rows(kind: str, store: Path) -> list[tuple[str, str]]:
         return [(bug.name, f"{bug.mistake} ({bug.seen_in}; try {bug.test})") for bug in found]
     if kind == "runs":
         return [(run.name, run.description) for run in _runs(store)]
-    return list({"faults": suite.FAULTS, "hosts": suite.HOSTS, "systems": suite.SYSTEMS}[kind].items())
+    faults = {**suite.FAULTS, **suite.SIMULATED_FAULTS}
+    return list({"faults": faults, "hosts": suite.HOSTS, "systems": suite.SYSTEMS}[kind].items())
 
 
 def documents(kind: str, store: Path) -> list[dict[str, Any]]:

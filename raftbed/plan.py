@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from raftbed.errors import PlanError
 from raftbed.model import FaultStep, Plan
 
 _DEFAULT_TIME_LIMIT = 30.0
+_SIMULATED_TIME_LIMIT = 10.0  # many short runs find more than a long one
+_SIMULATED_RATE = 80.0
 _DEFAULT_NODES = 5
 _DEFAULT_OPERATION_TIMEOUT = 2.0
 _MOST_NODES = 50
@@ -91,17 +94,19 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
     workload = suite.pick(suite.WORKLOADS, workload_name, "workload")()
     system = settings.system or "raft"
     suite.pick(suite.SYSTEMS, system, "system")
-    hosts = settings.hosts or "local"
+    hosts = settings.hosts or test.hosts
     suite.pick(suite.HOSTS, hosts, "kind of hosts")
     faults = tuple(dict.fromkeys(settings.faults if settings.faults is not None else test.faults))
-    for fault in faults:
-        suite.pick(suite.FAULTS, fault, "fault")
-    nodes = _node_names(settings.nodes)
-    time_limit = _bounded("time_limit", settings.time_limit, default=_DEFAULT_TIME_LIMIT, least=1.0, most=86_400.0)
+    _check_faults(faults, hosts, settings.schedule or ())
+    nodes = _node_names(settings.nodes if settings.nodes is not None else _bug_nodes(settings.bug))
+    usual = _SIMULATED_TIME_LIMIT if hosts == suite.SIMULATED else _DEFAULT_TIME_LIMIT
+    time_limit = _bounded("time_limit", settings.time_limit, default=usual, least=1.0, most=86_400.0)
     operation_timeout = _bounded(
         "operation_timeout", settings.operation_timeout, default=_DEFAULT_OPERATION_TIMEOUT, least=0.05, most=600.0
     )
-    checks = _checks(settings.checks, workload.checks)
+    simulated = hosts == suite.SIMULATED
+    own = workload.checks + suite.SYSTEM_CHECKS.get(system, ())
+    checks = _checks(settings.checks, own + (suite.SIMULATED_CHECKS if simulated else ()))
     the_seed = settings.seed if settings.seed is not None else seed
     node_options = {**test.node_options, **_bug_options(settings.bug), **settings.node_options}
     _check_node_options(system, node_options)
@@ -116,7 +121,7 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
         seed=the_seed,
         time_limit=time_limit,
         concurrency=_concurrency(settings.concurrency, len(nodes)),
-        rate=_bounded("rate", settings.rate, default=500.0, least=0.0, most=1e6),
+        rate=_bounded("rate", settings.rate, default=_SIMULATED_RATE if simulated else 500.0, least=0.0, most=1e6),
         keys=int(_bounded("keys", settings.keys, default=8, least=1, most=1e6)),
         operation_timeout=operation_timeout,
         recovery_timeout=_bounded("recovery_timeout", settings.recovery_timeout, default=15.0, least=1.0, most=3600.0),
@@ -136,14 +141,15 @@ def repeat_command(plan: Plan, file: Path | None = None) -> str | None:
     Returns:
         None when options cannot say all of it, and there is no file.
     """
-    parts = ["raftbed", "run", plan.test, "--seed", str(plan.seed), "--nodes", str(len(plan.nodes))]
+    verb = "simulate" if plan.hosts == suite.SIMULATED else "run"
+    parts = ["raftbed", verb, plan.test, "--seed", str(plan.seed), "--nodes", str(len(plan.nodes))]
     parts += ["--time-limit", f"{plan.time_limit:.12g}", "--concurrency", str(plan.concurrency)]
     parts += ["--rate", f"{plan.rate:.12g}", "--keys", str(plan.keys)]
     if plan.operation_timeout != _DEFAULT_OPERATION_TIMEOUT:
         parts += ["--operation-timeout", f"{plan.operation_timeout:.12g}"]
     if plan.faults != suite.TESTS[plan.test].faults:
         parts += ["--faults", ",".join(plan.faults) or "none"]
-    if plan.hosts != "local":
+    if plan.hosts not in ("local", suite.SIMULATED):
         parts += ["--hosts", plan.hosts]
     if plan.system != "raft":
         parts += ["--system", plan.system]
@@ -165,7 +171,7 @@ def repeat_command(plan: Plan, file: Path | None = None) -> str | None:
     )
     if make_plan(said, seed=plan.seed) == plan:
         return " ".join(parts)
-    return f"raftbed run {shlex.quote(str(file))}" if file is not None else None
+    return f"raftbed {verb} {shlex.quote(str(file))}" if file is not None else None
 
 
 def _node_names(nodes: int | list[str] | None) -> tuple[str, ...]:
@@ -198,14 +204,23 @@ def _concurrency(given: int | str | None, nodes: int) -> int:
     return workers
 
 
+def _check_faults(kinds: Sequence[str], hosts: str, schedule: Sequence[FaultStep]) -> None:
+    """Refuse faults that there are not, and on real hosts those that only the simulator has."""
+    table = {**suite.FAULTS, **suite.SIMULATED_FAULTS}
+    for kind in (*kinds, *(step.kind for step in schedule)):
+        suite.pick(table, kind, "fault")
+        if kind not in suite.FAULTS and hosts != suite.SIMULATED:
+            raise PlanError(f"faults: only the simulator has {kind!r}.", remedy="Use `raftbed simulate`.")
+
+
 def _checks(chosen: list[str] | None, usual: tuple[str, ...]) -> tuple[str, ...]:
     if chosen is None:
         return usual
     unknown = [name for name in chosen if name not in usual]
     if unknown or not chosen:
         raise PlanError(
-            f"checks: {', '.join(unknown) or 'an empty list'} does not fit the workload.",
-            remedy=f"It has: {', '.join(usual)}.",
+            f"checks: {', '.join(unknown) or 'an empty list'} does not fit the workload and the system.",
+            remedy=f"They have: {', '.join(usual)}.",
         )
     return tuple(chosen)
 
@@ -217,6 +232,16 @@ def _bug_options(name: str | None) -> dict[str, Any]:
 
     suite.pick(dict.fromkeys(bugs.names()), name, "bug")
     return dict(bugs.load(name).node_options)
+
+
+def _bug_nodes(name: str | None) -> int | None:
+    """The size of cluster that a bug needs."""
+    if name is None:
+        return None
+    from raftbed import bugs
+
+    suite.pick(dict.fromkeys(bugs.names()), name, "bug")
+    return bugs.load(name).nodes
 
 
 def _check_node_options(system: str, options: dict[str, Any]) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from raftbed import plan as planning
+from raftbed import suite
 from raftbed.checking import Limits, check_run, write_report
 from raftbed.console import Console, progress_line, show_plan, show_results
-from raftbed.errors import RaftbedError
+from raftbed.errors import RaftbedError, UsageError
 from raftbed.model import Plan, Validity, worst
 from raftbed.store import Results, RunDirectory, RunState, Store
 
@@ -44,7 +45,7 @@ class RunRequest:
 
 def dry_run(request: RunRequest, console: Console) -> int:
     """Print plan and schedule."""
-    plan = planning.make_plan(request.settings, seed=_draw_seed())
+    plan = _plan(request)
     if console.json:
         console.emit({"plan": plan})
     else:
@@ -61,7 +62,7 @@ def run_all(request: RunRequest, console: Console) -> Validity:
     Raises:
         RaftbedError: a run could not be run.
     """
-    first = planning.make_plan(request.settings, seed=_draw_seed())
+    first = _plan(request)
     every: list[Results] = []
     documents: list[dict[str, Any]] = []
     failure: RaftbedError | None = None
@@ -93,6 +94,14 @@ def run_all(request: RunRequest, console: Console) -> Validity:
     if failure is not None:
         raise failure
     return validity
+
+
+def _plan(request: RunRequest) -> Plan:
+    """The first plan of what was asked for; of one run again, the seed alone is changed."""
+    plan = planning.make_plan(request.settings, seed=_draw_seed())
+    if plan.hosts == suite.SIMULATED:
+        raise UsageError(f"{plan.test} runs in virtual time only.", remedy=f"Use: raftbed simulate {plan.test}")
+    return plan
 
 
 def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDirectory, RunState, Results, Path | None]:

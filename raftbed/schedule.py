@@ -12,10 +12,31 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from raftbed.errors import PlanError
-from raftbed.faults.shapes import KILL_SHAPES, PARTITION_SHAPES
+from raftbed.faults.shapes import KILL_SHAPES, MOMENT_SHAPES, PARTITION_SHAPES
 from raftbed.model import FaultStep
 
 SHAPES = {"partition": tuple(PARTITION_SHAPES), "kill": tuple(KILL_SHAPES)}
+SIMULATED_SHAPES = {
+    **dict.fromkeys(
+        (
+            "pause",
+            "power",
+            "loss",
+            "duplicate",
+            "delay",
+            "clog",
+            "slow-disk",
+            "full-disk",
+            "bad-disk",
+            "clock",
+            "membership",
+            "transfer",
+        ),
+        tuple(KILL_SHAPES),
+    ),
+    "moment": tuple(MOMENT_SHAPES),
+}
+"""Kinds of fault that only the simulator has, and their shapes."""
 _CALM_START = 1.0
 _CALM_END = 2.0
 _GAP = (1.5, 2.0)
@@ -133,10 +154,12 @@ _PLAIN: dict[str, tuple[Scene, ...]] = {
 }
 _SITUATIONS: dict[str, tuple[Scene, ...]] = {
     "partition": (
-        _laggards_return("partition", "partition", "leader-alone"),
+        # With the leader goes a follower that is up to date: the laggards are most of the quorum that is left.
+        _laggards_return("partition", "partition", "leader-minority"),
+        _laggards_return("partition", "partition", "leader-minority"),
         _laggards_return("partition", "partition", "leader-alone"),
         _handed_over("leader-minority", "halves"),
-        _handed_over("majorities-ring", "leader-alone"),
+        _handed_over("leader-deaf", "majorities-ring"),
         _handed_over("leader-deaf", "leader-alone"),
     ),
     "kill": (
@@ -160,7 +183,8 @@ def make_schedule(
     """The schedule that a seed stands for.
 
     Parameters:
-        faults: kinds of fault to choose from: "partition", "kill"; none makes an empty schedule.
+        faults: kinds of fault to choose from; none makes an empty schedule. With one that only the simulator has, the
+            schedule is made by :func:`raftbed.chaos.make_chaos`.
         nodes: names of the nodes.
         time_limit: seconds during which clients work. The first second is calm, and so are the last two (less in runs
             shorter than ten seconds).
@@ -170,6 +194,10 @@ def make_schedule(
     """
     if not faults or len(nodes) < 2:
         return ()
+    if any(kind in SIMULATED_SHAPES for kind in faults):
+        from raftbed.chaos import make_chaos
+
+        return make_chaos(faults, nodes=nodes, time_limit=time_limit, operation_timeout=operation_timeout, seed=seed)
     random = Random(f"{seed}:schedule")
     unit = min(max(operation_timeout, _LEAST_UNIT), max(time_limit / 8, _LEAST_UNIT))
     scenes = _deal(random, faults)
@@ -185,7 +213,7 @@ def make_schedule(
             continue
         order = random.sample(list(nodes), len(nodes))
         made = [_step(beat, at, order, operation_timeout) for beat in beats]
-        if not all(_strikes(step) for step in made):
+        if not all(strikes(step) for step in made):
             missed += 1  # a ring of two cuts nothing
             continue
         steps += made
@@ -195,7 +223,7 @@ def make_schedule(
         shape = "leader-alone" if kind == "partition" else "leader"
         beat = Beat(kind, shape, 0.0, time_limit * 0.5, "the run is too short for more")
         steps = [_step(beat, at, random.sample(list(nodes), len(nodes)), operation_timeout)]
-    return _numbered(steps)
+    return numbered(steps)
 
 
 def validate_schedule(steps: Sequence[FaultStep], *, nodes: Sequence[str], time_limit: float) -> tuple[FaultStep, ...]:
@@ -205,12 +233,13 @@ def validate_schedule(steps: Sequence[FaultStep], *, nodes: Sequence[str], time_
         PlanError: names the step by its position, the field, and what to write instead.
     """
     seen: set[str] = set()
+    shapes = {**SHAPES, **SIMULATED_SHAPES}
     for number, step in enumerate(steps):
         where = f"schedule[{number}]"
-        if step.kind not in SHAPES:
-            raise PlanError(f"{where}.kind: there is no fault {step.kind!r}.", remedy=f"There are: {_some(SHAPES)}.")
-        if step.shape not in SHAPES[step.kind]:
-            known = _some(SHAPES[step.kind])
+        if step.kind not in shapes:
+            raise PlanError(f"{where}.kind: there is no fault {step.kind!r}.", remedy=f"There are: {_some(shapes)}.")
+        if step.shape not in shapes[step.kind]:
+            known = _some(shapes[step.kind])
             raise PlanError(f"{where}.shape: {step.kind} has no shape {step.shape!r}.", remedy=f"It has: {known}.")
         if not 0 <= step.at < step.until <= time_limit:
             raise PlanError(
@@ -221,7 +250,7 @@ def validate_schedule(steps: Sequence[FaultStep], *, nodes: Sequence[str], time_
             raise PlanError(
                 f"{where}.order: must hold every node exactly once.", remedy=f"The nodes are: {' '.join(nodes)}."
             )
-        if not _strikes(step):
+        if not strikes(step):
             raise PlanError(
                 f"{where}.shape: {step.shape!r} strikes nobody among {len(nodes)} nodes.",
                 remedy="Choose another shape, or more nodes.",
@@ -234,11 +263,11 @@ def validate_schedule(steps: Sequence[FaultStep], *, nodes: Sequence[str], time_
     return tuple(sorted(steps, key=lambda step: step.at))
 
 
-def _strikes(step: FaultStep) -> bool:
+def strikes(step: FaultStep) -> bool:
     """The shape strikes anybody, among so many nodes."""
-    if step.kind == "kill":
-        return bool(KILL_SHAPES[step.shape](step.order))
-    return any(PARTITION_SHAPES[step.shape](step.order).values())
+    if step.kind == "partition":
+        return any(PARTITION_SHAPES[step.shape](step.order).values())
+    return step.kind == "moment" or bool(KILL_SHAPES[step.shape](step.order))
 
 
 def _some(names: Iterable[str]) -> str:
@@ -270,6 +299,7 @@ def _step(beat: Beat, at: float, order: Sequence[str], operation_timeout: float)
     return FaultStep("", beat.kind, beat.shape, begin, end, tuple(order), why)
 
 
-def _numbered(steps: Sequence[FaultStep]) -> tuple[FaultStep, ...]:
+def numbered(steps: Sequence[FaultStep]) -> tuple[FaultStep, ...]:
+    """Steps in order of time, named f01, f02, ..."""
     ordered = sorted(steps, key=lambda step: step.at)
     return tuple(replace(step, id=f"f{number:02d}") for number, step in enumerate(ordered, start=1))

@@ -22,6 +22,17 @@ CALM_ELECTIONS: Mapping[str, Any] = {
     "heartbeat_interval": 100,
 }
 
+RARE_MADE_FREQUENT: Mapping[str, Any] = {
+    # Snapshots after some dozens of entries, in several pieces, and logs that do not reach far back.
+    "snapshot_policy": 60,
+    "trailing_logs": 10,
+    "replication_lag_threshold": 40,
+    "snapshot_max_chunk_size": 512,
+}
+
+SIMULATED = "simulated"
+"""The kind of hosts of runs in virtual time."""
+
 
 @dataclass(frozen=True, slots=True)
 class NamedTest:
@@ -33,6 +44,7 @@ class NamedTest:
         workload: name of its workload.
         faults: kinds of fault in its schedule.
         node_options: configuration of the system under test where it departs from the system's defaults.
+        hosts: where it runs unless told otherwise.
     """
 
     name: str
@@ -40,7 +52,29 @@ class NamedTest:
     workload: str = "register"
     faults: tuple[str, ...] = ()
     node_options: Mapping[str, Any] = field(default_factory=lambda: CALM_ELECTIONS)
+    hosts: str = "local"
 
+
+FAULTS: Mapping[str, str] = {
+    "partition": "cuts the network between nodes: one, halves, majorities-ring, bridge, one-way, leader-aimed shapes",
+    "kill": "kills node processes with SIGKILL and restarts them on their data: one, minority, majority, all, leader",
+}
+
+SIMULATED_FAULTS: Mapping[str, str] = {
+    "pause": "stops node processes with SIGSTOP, and lets them go on (simulator only)",
+    "power": "machines lose their power: un-synced writes are lost or torn (simulator only)",
+    "loss": "a share of all messages of some nodes is lost (simulator only)",
+    "duplicate": "a share of all messages of some nodes comes twice (simulator only)",
+    "delay": "messages of some nodes take longer, and overtake each other (simulator only)",
+    "clog": "messages of some nodes are held, and come in a burst (simulator only)",
+    "slow-disk": "syncs take ten to three hundred times as long (simulator only)",
+    "full-disk": "nothing more fits on a disk: its node stops (simulator only)",
+    "bad-disk": "a disk cannot be read, written or synced: its node stops (simulator only)",
+    "clock": "clocks run faster or slower, and jump ahead (simulator only)",
+    "membership": "operators take nodes out of the cluster, and bring them back (simulator only)",
+    "transfer": "operators move the leadership to another node (simulator only)",
+    "moment": "strikes a node just after a vote, between append and commit, as it begins to lead (simulator only)",
+}
 
 TESTS: Mapping[str, NamedTest] = {
     test.name: test
@@ -48,13 +82,18 @@ TESTS: Mapping[str, NamedTest] = {
         NamedTest("partition-test", "registers under network partitions of every shape", faults=("partition",)),
         NamedTest("crash-test", "registers while nodes are killed and restarted", faults=("kill",)),
         NamedTest("smoke-test", "registers with no faults: does it run at all?"),
+        NamedTest(
+            "chaos-test",
+            "registers in the simulator, under every fault that it has",
+            faults=(*FAULTS, *SIMULATED_FAULTS),
+            node_options=RARE_MADE_FREQUENT,
+            hosts=SIMULATED,
+        ),
     )
 }
 
-FAULTS: Mapping[str, str] = {
-    "partition": "cuts the network between nodes: one, halves, majorities-ring, bridge, one-way, leader-aimed shapes",
-    "kill": "kills node processes with SIGKILL and restarts them on their data: one, minority, majority, all, leader",
-}
+SIMULATED_CHECKS = ("liveness", "synced-before-sent")
+"""What judges a simulated run, beside the workload's checks."""
 
 
 def _register() -> Workload:
@@ -66,7 +105,12 @@ def _register() -> Workload:
 WORKLOADS: Mapping[str, Callable[[], Workload]] = {"register": _register}
 
 SYSTEMS: Mapping[str, str] = {"raft": "the Raft of raftbed.nodes, over HTTP"}
-HOSTS: Mapping[str, str] = {"local": "hosts made of this machine's own namespaces, with SSH and addresses of their own"}
+HOSTS: Mapping[str, str] = {
+    "local": "hosts made of this machine's own namespaces, with SSH and addresses of their own",
+    SIMULATED: "no hosts: virtual time, disks and network in one process, for `raftbed simulate`",
+}
+SYSTEM_CHECKS: Mapping[str, tuple[str, ...]] = {"raft": ("raft-invariants",)}
+"""Checks of what a system's nodes record of themselves, beside those of the workload."""
 
 
 def pick(table: Mapping[str, Any], name: str, kind: str) -> Any:

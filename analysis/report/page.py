@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from markupsafe import Markup
 
 from raftbed.analysis.operations import Span
-from raftbed.analysis.report import drawings, ledger, plots
+from raftbed.analysis.report import drawings, ledger, messages, plots
 from raftbed.analysis.report.view import View, gather, script_safe
 from raftbed.model import SECOND
 from raftbed.store import RunDirectory, write_private
@@ -60,11 +60,15 @@ def render(view: View) -> str:
         "violation", lambda: drawings.witness_drawing(witness, view.windows) if witness else None, failures
     )
     roles = _attempt("leadership", lambda: drawings.leadership_drawing(view), failures)
+    steps = _attempt("the messages", lambda: messages.steps(view), failures) or []
+    diagram = _attempt("the messages", lambda: messages.drawing(view, steps), failures)
     return environment.get_template("report.html").render(
         view=view,
         nonce=secrets.token_urlsafe(16),  # should escaping ever fail, a script that got in does not know it
         witness_drawing=drawn,
         roles_drawing=roles,
+        message_drawing=diagram,
+        message_steps=[step for step in steps if step.text],
         ledger=_attempt("the fault ledger", lambda: ledger.rows(view), failures) or [],
         figures=figures,
         failures=failures,

@@ -20,11 +20,18 @@ _HEADLINES = {
     "valid": "Every check passed: nothing was seen that a correct system could not have done.",
     "unknown": "This run does not show whether the system keeps its promises.",
 }
-_NOT_CHECKED = (
-    "what un-synced writes would have survived a power failure (a kill keeps what the kernel has)",
-    "clocks, slow or lossy networks, and slow or full disks: no such fault was injected",
-    "anything that these clients did not do, and anything before or after the run",
+_NOT_CHECKED: tuple[tuple[str, frozenset[str]], ...] = (
+    (
+        "what un-synced writes would have survived a power failure (a kill keeps what the kernel has)",
+        frozenset({"power"}),
+    ),
+    (
+        "clocks, slow or lossy networks, and slow or full disks: no such fault was injected",
+        frozenset({"clock", "loss", "duplicate", "delay", "clog", "slow-disk", "full-disk", "bad-disk"}),
+    ),
+    ("anything that these clients did not do, and anything before or after the run", frozenset()),
 )
+"""What a run says nothing about, and the kinds of fault by which it would."""
 
 
 @dataclass(slots=True)
@@ -78,6 +85,8 @@ class View:
             facts += [("test", plan.test), ("system", plan.system), ("nodes", str(len(plan.nodes)))]
             facts += [("seed", str(plan.seed)), ("clients", f"{plan.concurrency} for {plan.time_limit:g} s")]
             facts += [("faults", ", ".join(plan.faults) or "none")]
+            if plan.hosts == "simulated":
+                facts.append(("simulated", "in virtual time, with simulated disks, clocks and network"))
             if plan.bug:
                 facts.append(("planted bug", plan.bug))
         if self.manifest:
@@ -92,7 +101,7 @@ class View:
     @property
     def not_checked(self) -> list[str]:
         """What this run says nothing about."""
-        missing = list(_NOT_CHECKED)
+        missing = [sentence for sentence, kinds in _NOT_CHECKED if not kinds & self.kinds]
         if self.plan is not None:
             missing += [f"{kind} faults: the plan has none" for kind in ("partition", "kill") if kind not in self.kinds]
         return missing
@@ -119,6 +128,11 @@ class View:
         """The operations that prove a violation of linearizability."""
         witness = self.details("linearizable").get("witness")
         return witness if isinstance(witness, dict) and witness.get("operations") else None
+
+    @property
+    def violations(self) -> list[dict[str, Any]]:
+        """Broken invariants of Raft, each with the records that contradict each other."""
+        return list(self.details("raft-invariants").get("violations", []))
 
     @property
     def keys(self) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ from raftbed.nodes.raft.events import (
     Initialize,
     Ready,
     Received,
+    RemoveNonVoter,
     SnapshotFailed,
     SnapshotTaken,
     Token,
@@ -143,6 +144,8 @@ class Core(Reads, Memberships, Elections, Transfers):
         match event:
             case AddNonVoter(token, node, address):
                 self.add_non_voter_requested(token, node, address)
+            case RemoveNonVoter(token, node):
+                self.remove_non_voter_requested(token, node)
             case ChangeMembership(token, members, addresses):
                 self.change_requested(token, members, addresses)
             case TransferLeadership(token, target):
@@ -242,8 +245,9 @@ class Core(Reads, Memberships, Elections, Transfers):
 
     def _durable(self) -> None:
         if self.hard_state != self.durable_hard_state:
-            self.durable_hard_state = self.hard_state
-            if self.hard_state.voted_for is not None:
+            before_write, self.durable_hard_state = self.durable_hard_state, self.hard_state
+            told = (before_write.current_term, before_write.voted_for) == (self.term, self.hard_state.voted_for)
+            if self.hard_state.voted_for is not None and not told:
                 self.trace("vote", candidate=self.hard_state.voted_for)
         if self.state is State.CANDIDATE and self.won():
             self.become_leader()

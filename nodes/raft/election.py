@@ -96,6 +96,7 @@ class Elections(CoreState):
             self.become_follower(request.term, None)
         granted = request.term == self.term and self.may_vote_for(request.candidate_id) and self.log_is_fresh(request)
         if granted:
+            self.trace("grant", candidate=request.candidate_id)
             if self.hard_state.voted_for is None:
                 self.save_hard_state(self.term, request.candidate_id)
             if self.state is State.PRE_CANDIDATE:

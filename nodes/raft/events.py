@@ -81,6 +81,14 @@ class AddNonVoter:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveNonVoter:
+    """An operator wants `node`, which is no voter, not to be sent the log any more; answered when it is committed."""
+
+    token: Token
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeMembership:
     """An operator wants `members` to be the voters."""
 
@@ -159,6 +167,7 @@ Event = (
     | ClientRead
     | Initialize
     | AddNonVoter
+    | RemoveNonVoter
     | ChangeMembership
     | TransferLeadership
     | Compact

@@ -35,7 +35,9 @@ class Memberships(Snapshots):
         leadership, membership = self.leadership, self.membership
         if leadership is None:
             self.respond(token, NodeNotLeader(self.leader_id))
-        elif node in membership.nodes():
+        elif membership.is_voter(node) or (
+            node in membership.non_voters and address in (None, dict(membership.addresses).get(node))
+        ):
             self.respond(token, Noop(f"{node} is a member or a non-voter already"))
         elif leadership.change is not None or membership.is_joint:
             self.respond(token, ConfigChangeInProgress())
@@ -43,6 +45,23 @@ class Memberships(Snapshots):
             addresses = {} if address is None else {node: address}
             self.append_config(membership.with_non_voters([node], addresses))
             leadership.joins.append(Join(token, node, self.log.last_index))
+
+    def remove_non_voter_requested(self, token: Token, node: NodeId) -> None:
+        """An operator wants a non-voter to be forgotten."""
+        leadership, membership = self.leadership, self.membership
+        if leadership is None:
+            self.respond(token, NodeNotLeader(self.leader_id))
+        elif node not in membership.non_voters:
+            self.respond(token, Noop(f"{node} is no non-voter"))
+        elif leadership.change is not None or membership.is_joint:
+            self.respond(token, ConfigChangeInProgress())
+        else:
+            for join in leadership.joins:
+                if join.node == node and not join.leaving:
+                    self.respond(join.token, Noop(f"{node} was removed again"))
+            leadership.joins = [join for join in leadership.joins if join.node != node or join.leaving]
+            self.append_config(membership.without_non_voter(node))
+            leadership.joins.append(Join(token, node, self.log.last_index, leaving=True))
 
     def change_requested(self, token: Token, members: tuple[NodeId, ...], addresses: Mapping[NodeId, str]) -> None:
         """An operator wants other voters."""
@@ -104,7 +123,8 @@ class Memberships(Snapshots):
     def _settle_joins(self, leadership: Leadership) -> None:
         waiting = []
         for join in leadership.joins:
-            if join.index <= self.commit_index and self.is_at_line_rate(leadership, join.node):
+            settled = join.leaving or self.is_at_line_rate(leadership, join.node)
+            if settled and join.index <= self.commit_index:
                 self.respond(join.token, None)
             else:
                 waiting.append(join)

@@ -68,6 +68,12 @@ class MembershipConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
             tuple(sorted((node, known[node]) for node in {*self.nodes(), *added} if node in known)),
         )
 
+    def without_non_voter(self, node: NodeId) -> MembershipConfig:
+        """The same, but for a non-voter."""
+        non_voters = tuple(other for other in self.non_voters if other != node)
+        addresses = tuple((other, address) for other, address in self.addresses if other != node)
+        return MembershipConfig(self.members, self.members_after_consensus, non_voters, addresses)
+
     def joint(self, members: Iterable[NodeId]) -> MembershipConfig:
         """On the way to `members`: both sets of voters decide (Raft paper, section 6)."""
         after = tuple(sorted(set(members)))
@@ -89,10 +95,13 @@ class HardState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     Attributes:
         current_term: the latest term that this node has seen.
         voted_for: whom it voted for in that term.
+        removed_at: the configuration that took its vote away, once that is known to be committed: a node that restarts
+            does not know what is committed, and must not stand for election because it was a voter once.
     """
 
     current_term: int = 0
     voted_for: NodeId | None = None
+    removed_at: int = 0
 
 
 class Blank(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="blank"):

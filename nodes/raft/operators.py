@@ -12,6 +12,7 @@ from raftbed.nodes.raft.events import (
     Elect,
     Heartbeat,
     Initialize,
+    RemoveNonVoter,
     TransferLeadership,
 )
 from raftbed.nodes.raft.messages import NodeId, SnapshotMeta
@@ -42,12 +43,24 @@ class Operators:
 
         Raises:
             NodeNotLeader: only the leader can.
-            Noop: the node is a voter or a non-voter already.
+            Noop: the node is a voter, or a non-voter with this address, already.
             ConfigChangeInProgress: the voters are being changed.
             ConfigChangeUnknown: this node was deposed meanwhile.
             ShuttingDown: the node is.
         """
         await self._driver.ask(lambda token: AddNonVoter(token, id, address))
+
+    async def remove_non_voter(self, id: NodeId) -> None:
+        """Send node `id`, which is no voter, the log no more; returns when that is committed.
+
+        Raises:
+            NodeNotLeader: only the leader can.
+            Noop: the node is no non-voter.
+            ConfigChangeInProgress: the voters are being changed.
+            ConfigChangeUnknown: this node was deposed meanwhile.
+            ShuttingDown: the node is.
+        """
+        await self._driver.ask(lambda token: RemoveNonVoter(token, id))
 
     async def change_membership(self, members: Iterable[NodeId], addresses: Mapping[NodeId, str] | None = None) -> None:
         """Make `members` the voters, by joint consensus; returns once they are, and the change is committed.

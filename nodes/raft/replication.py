@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import Any
 
 from raftbed.nodes.raft.config import MILLISECOND
 from raftbed.nodes.raft.events import Apply, Send, Token
@@ -262,6 +263,13 @@ class Replication(CoreState):
         if index > self.commit_index and self.may_commit_by_count(index):
             self.advance_commit(index)
 
+    def proof_of_commit(self) -> dict[str, Any]:
+        """For the trace: how far a leader counted each voter; nothing where this node does not lead."""
+        if self.leadership is None:
+            return {}
+        held = self.acknowledged_index
+        return {"acks": [{voter: held(voter) for voter in voters} for voters in self.membership.voter_sets()]}
+
     def may_commit_by_count(self, index: int) -> bool:
         """Only entries of the own term are committed by counting; earlier ones follow with them."""
         return self.log.term(index) == self.term
@@ -271,7 +279,7 @@ class Replication(CoreState):
         if index <= self.commit_index:
             return
         before, self.commit_index = self.commit_index, index
-        self.trace("commit", index=index, hash=self.log.prefix_hash(index))
+        self.trace("commit", index=index, hash=self.log.prefix_hash(index), **self.proof_of_commit())
         entries = self.log.slice(self.last_applied + 1, index + 1)
         writes = self.leadership.writes if self.leadership else {}
         tokens = {entry.index: writes.pop(entry.index) for entry in entries if entry.index in writes}

@@ -78,17 +78,19 @@ class Change:
 
 @dataclass(slots=True)
 class Join:
-    """A node that is being brought up as a non-voter.
+    """A non-voter that is being brought up, or removed.
 
     Attributes:
         token: who asked.
         node: which node.
-        index: the configuration that names it.
+        index: the configuration that names it, or does not any more.
+        leaving: it is being removed.
     """
 
     token: Token
     node: NodeId
     index: int
+    leaving: bool = False
 
 
 @dataclass(slots=True)
@@ -235,7 +237,8 @@ class CoreState:
         Such a one may be needed: it may be the only one of the old voters that has the new configuration, and nobody
         else can then be elected. It does not count its own vote (Raft thesis 4.2.2).
         """
-        return self.membership.is_voter(self.id) or self.log.is_voter_since(self.id, self.commit_index)
+        known = max(self.commit_index, self.hard_state.removed_at)
+        return self.membership.is_voter(self.id) or self.log.is_voter_since(self.id, known)
 
     def is_pristine(self) -> bool:
         """Nothing ever happened to this node."""
@@ -261,7 +264,7 @@ class CoreState:
 
     def save_hard_state(self, term: int, voted_for: NodeId | None) -> None:
         """Change term or vote; durable before anything that follows leaves."""
-        self.hard_state = self._new_hard_state = HardState(term, voted_for)
+        self.hard_state = self._new_hard_state = HardState(term, voted_for, self.hard_state.removed_at)
 
     def append_entry(self, entry: Entry) -> None:
         """Append to the log, in memory now and on disk before anything that follows leaves."""
@@ -329,7 +332,15 @@ class CoreState:
         role = (self.state.value, self.term, self.leader_id)
         if role != self._traced_role:
             self._traced_role = role
-            self.trace("role", role=self.state.value, leader=self.leader_id)
+            self.trace("role", role=self.state.value, leader=self.leader_id, **self.proof_of_election())
+
+    def proof_of_election(self) -> dict[str, Any]:
+        """For the trace: by whose votes this node leads, and with what log it begins; nothing where it does not."""
+        if self.state is not State.LEADER:
+            return {}
+        last = self.log.last_index
+        voters = self.membership.voter_sets()
+        return {"votes": sorted(self.votes), "voters": voters, "last": last, "hash": self.log.prefix_hash(last)}
 
     def settle_after_leadership(self, left: Leadership) -> None:
         """Tell those who wait that their leader was deposed: writes are unknown, reads had no effect."""
@@ -352,7 +363,11 @@ class CoreState:
         self.leader_id = leader if leader is not None else self.leader_id
         if leader is None and self.leader_id == self.id:
             self.leader_id = None
-        self.change_state(State.FOLLOWER if self.may_stand() else State.NON_VOTER)
+        votes = self.may_stand()
+        if not votes and self.state is not State.NON_VOTER and self.log.membership_index <= self.commit_index:
+            removed_at = self.log.membership_index
+            self.hard_state = self._new_hard_state = HardState(self.term, self.hard_state.voted_for, removed_at)
+        self.change_state(State.FOLLOWER if votes else State.NON_VOTER)
         self.trace_role()
 
     def reset_election_deadline(self) -> None:

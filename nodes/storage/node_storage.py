@@ -117,6 +117,8 @@ class NodeStorage:
 
     def receive_snapshot(self, snapshot: SnapshotMeta, offset: int, data: bytes, done: bool) -> ReceivedChunk:
         """See `RaftStorage`."""
+        if offset == 0:
+            self._loaded = None  # of one that was not wanted any more when it was complete
         received = self._snapshots.receive(snapshot, offset, data, done)
         if received.complete:
             self._loaded = (snapshot.id, self._machine.load(self._snapshots.received_pieces()))

@@ -29,6 +29,7 @@ class Bug:
         faults: what has to happen for it to show.
         plant: makes the mistake, by replacing methods of raftbed.nodes in this process.
         node_options: configuration that the historical system had and that the bug needs (Raft's Config fields).
+        nodes: the size of cluster that it needs; None: any.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Bug:
     faults: str
     plant: Callable[[], None]
     node_options: Mapping[str, Any] = field(default_factory=dict)
+    nodes: int | None = None
 
     @property
     def module(self) -> str:

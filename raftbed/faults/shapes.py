@@ -73,9 +73,12 @@ def one_way(order: Sequence[str]) -> Grudge:
 
 
 def leader_minority(order: Sequence[str]) -> Grudge:
-    """The leader, with too few others for a quorum, against the rest."""
-    size = minority(len(order))
-    return complete(order[:size], order[size:])
+    """The leader, with too few others for a quorum, against the rest.
+
+    The others are the last of the order: those that `followers_minority` leaves behind are on the other side.
+    """
+    rest = order[1 : len(order) - minority(len(order)) + 1]
+    return complete([node for node in order if node not in rest], rest)
 
 
 def leader_deaf(order: Sequence[str]) -> Grudge:
@@ -116,6 +119,24 @@ KILL_SHAPES: Mapping[str, Callable[[Sequence[str]], Sequence[str]]] = {
     "followers-minority": lambda order: order[1 : 1 + minority(len(order))],
     "followers-majority": lambda order: order[1 : 1 + majority(len(order))],
 }
+
+MOMENT_SHAPES: Sequence[str] = (
+    "kill-at-vote",
+    "power-at-vote",
+    "kill-at-append",
+    "power-at-append",
+    "pause-at-append",
+    "kill-at-truncate",
+    "power-at-truncate",
+    "kill-at-lead",
+    "pause-at-lead",
+    "kill-at-stand",
+    "power-at-stand",
+    "kill-at-commit",
+    "kill-at-snapshot",
+    "power-at-snapshot",
+)
+"""What is done to a node, and the moment in its life at which it is; simulator only."""
 
 
 def aims_at_leader(kind: str, shape: str) -> bool:

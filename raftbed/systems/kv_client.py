@@ -88,6 +88,18 @@ def _classify(node: str, request: Request, status: int, body: bytes) -> Answer:
         if "value" not in content:
             return Answer("lost", code="unreadable-answer", message=f"{node} answered without a value", node=node)
         return Answer("ok", value=content["value"], node=str(content.get("node", node)))
+    return fate_of_problem(node, request, status, content)
+
+
+def fate_of_problem(node: str, request: Request, status: int, content: Mapping[str, Any]) -> Answer:
+    """What a node's answer other than success says about the operation.
+
+    Parameters:
+        node: who answered.
+        request: what was asked.
+        status: of HTTP.
+        content: the answer's fields (docs/node.md).
+    """
     code, message = str(content.get("error", f"http-{status}")), str(content.get("message", ""))
     leader = content.get("leader")
     if code == "precondition-failed" and not request.is_read:

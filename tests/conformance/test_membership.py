@@ -175,11 +175,48 @@ def test_add_non_voter_of_a_known_node_is_a_noop():
         assert isinstance(done(cluster, cluster.add_non_voter(leader, name)), Noop)
 
 
+def test_a_non_voter_is_removed():
+    cluster = Cluster(1, spare=2)
+    leader = cluster.run_until(cluster.settled)
+    done(cluster, cluster.add_non_voter(leader, "n2"))
+    assert done(cluster, cluster.remove_non_voter(leader, "n2")) is None
+    assert cluster.core(leader).membership == MembershipConfig(("n1",))
+    cluster.run(100)
+    assert not cluster.core(leader).leadership.progress, "it was told, and is left alone"
+    assert isinstance(done(cluster, cluster.remove_non_voter(leader, "n2")), Noop)
+    assert isinstance(done(cluster, cluster.remove_non_voter(leader, "n1")), Noop), "a voter is not removed like that"
+
+
+def test_whoever_waits_for_a_non_voter_that_is_removed_is_told():
+    cluster = Cluster(1, spare=1)
+    leader = cluster.run_until(cluster.settled)
+    cluster.nodes["n2"].crash()
+    added = cluster.add_non_voter(leader, "n2")
+    cluster.run(10)
+    assert done(cluster, cluster.remove_non_voter(leader, "n2")) is None
+    assert isinstance(added.value, Noop)
+
+
+def test_a_wrong_address_of_a_non_voter_is_corrected_by_adding_it_again():
+    cluster = Cluster(1, spare=1)
+    leader = cluster.run_until(cluster.settled)
+    for address in ("10.0.0.9:1", "10.0.0.2:8401"):
+        outcome = cluster.ask(leader, lambda token, address=address: AddNonVoter(token, "n2", address))
+        assert done(cluster, outcome) is None
+    assert cluster.core(leader).membership.addresses == (("n2", "10.0.0.2:8401"),)
+    again = cluster.ask(leader, lambda token: AddNonVoter(token, "n2", "10.0.0.2:8401"))
+    assert isinstance(done(cluster, again), Noop)
+
+
 def test_only_the_leader_changes_the_membership():
     cluster = Cluster(3, spare=1)
     leader = cluster.run_until(cluster.settled)
     follower = next(name for name in cluster.founders if name != leader)
-    for asked in (cluster.add_non_voter(follower, "n4"), cluster.change(follower, "n4")):
+    for asked in (
+        cluster.add_non_voter(follower, "n4"),
+        cluster.change(follower, "n4"),
+        cluster.remove_non_voter(follower, "n4"),
+    ):
         refused = done(cluster, asked)
         assert isinstance(refused, NodeNotLeader)
         assert refused.leader == leader
@@ -312,6 +349,24 @@ def test_stepdown_removed_leader():
     assert isinstance(done(cluster, cluster.write(successor, "x")), tuple)
     cluster.run(2000)
     assert (cluster.core(successor).term, cluster.core("n1").state) == (term, State.NON_VOTER), "left in peace"
+
+
+def test_a_removed_voter_is_a_non_voter_after_a_restart_too():
+    """Its log says that it was a voter once, and nobody tells it any more what is committed."""
+    cluster = Cluster(3)
+    leader = cluster.run_until(cluster.settled)
+    follower = next(name for name in cluster.nodes if name != leader)
+    rest = [name for name in cluster.nodes if name not in (leader, follower)]
+    assert done(cluster, cluster.change(leader, leader, *rest)) is None
+    cluster.run_until(lambda: cluster.core(follower).state is State.NON_VOTER)
+    assert done(cluster, cluster.change(leader, *rest)) is None
+    cluster.run_until(lambda: cluster.core(leader).state is State.NON_VOTER)
+    cluster.run(50)
+    for name in (leader, follower):
+        cluster.restart(name)
+        cluster.run(1000)
+        assert (cluster.core(name).state, cluster.core(name).votes) == (State.NON_VOTER, set())
+    assert cluster.leader() == rest[0]
 
 
 def test_a_leader_that_is_removed_does_not_count_itself():

@@ -10,7 +10,9 @@ import pytest
 from in_process import ListMachine, Nodes
 
 from raftbed.nodes.raft import (
+    Config,
     ConfigChangeInProgress,
+    ConfigError,
     InoperableConfig,
     LogsSinceLast,
     MembershipConfig,
@@ -25,6 +27,9 @@ from raftbed.nodes.raft import (
     TransferNotLeader,
     TransferRefused,
 )
+
+CALM: dict[str, Any] = {"election_timeout_min": 1000, "election_timeout_max": 2000}
+"""No leader is deposed because this machine has other things to do."""
 
 
 class Failing:
@@ -51,7 +56,7 @@ async def small_cluster(nodes: Nodes) -> Raft:
 
 
 async def test_add_non_voter():
-    async with Nodes(2) as nodes:
+    async with Nodes(2, **CALM) as nodes:
         leader = await small_cluster(nodes)
         await leader.client_write("x")
         await leader.add_non_voter("n2")
@@ -66,7 +71,7 @@ async def test_add_non_voter():
 
 
 async def test_change_membership():
-    async with Nodes(3) as nodes:
+    async with Nodes(3, **CALM) as nodes:
         leader = await small_cluster(nodes)
         await leader.change_membership({"n1", "n2", "n3"})
         assert leader.metrics().current.membership_config == MembershipConfig(("n1", "n2", "n3"))
@@ -81,7 +86,7 @@ async def test_change_membership():
 
 
 async def test_change_membership_while_another_is_under_way():
-    async with Nodes(2) as nodes:
+    async with Nodes(2, **CALM) as nodes:
         leader = await small_cluster(nodes)
         nodes.wires.cut = {"n2"}
         first = asyncio.ensure_future(leader.change_membership({"n1", "n2"}))
@@ -93,7 +98,7 @@ async def test_change_membership_while_another_is_under_way():
 
 
 async def test_a_removed_leader_becomes_a_non_voter():
-    async with Nodes(3) as nodes:
+    async with Nodes(3, **CALM) as nodes:
         leader = await nodes.form()
         rest = {name for name in nodes.names if name != leader.id}
         await leader.change_membership(rest)
@@ -104,7 +109,7 @@ async def test_a_removed_leader_becomes_a_non_voter():
 
 async def test_memberships_are_told_as_they_come_into_force():
     told: list[MembershipConfig] = []
-    async with Nodes(2) as nodes:
+    async with Nodes(2, **CALM) as nodes:
         nodes["n1"]._driver._on_membership = told.append
         leader = await small_cluster(nodes)
         await leader.add_non_voter("n2", "10.0.0.2:8401")
@@ -113,7 +118,7 @@ async def test_memberships_are_told_as_they_come_into_force():
 
 
 async def test_transfer_leadership():
-    async with Nodes(3) as nodes:
+    async with Nodes(3, **CALM) as nodes:
         leader = await nodes.form()
         target = next(name for name in nodes.names if name != leader.id)
         await leader.transfer_leadership(target)
@@ -139,7 +144,7 @@ async def test_trigger_snapshot():
 async def test_client_writes():
     """Six clients, 1000 writes each, and a node that was away: all is on all nodes, once, whatever was compacted."""
     options = {"snapshot_policy": LogsSinceLast(500), "trailing_logs": 50, "snapshot_max_chunk_size": 10_000}
-    async with Nodes(3, **options) as nodes:
+    async with Nodes(3, **options, **CALM) as nodes:
         leader = await nodes.form()
         away = next(name for name in nodes.names if name != leader.id)
         nodes.wires.cut = {away}
@@ -235,3 +240,15 @@ def test_the_machine_of_these_tests_can_be_written_down():
     machine.apply({"a": 1})
     other.load(iter(machine.capture()()))()
     assert other.commands == machine.commands
+
+
+@pytest.mark.parametrize(("given", "policy"), [({}, LogsSinceLast(5000)), (7, LogsSinceLast(7)), (None, None)])
+def test_snapshot_policy_in_a_file_is_a_number(given, policy):
+    options = {} if given == {} else {"snapshot_policy": given}
+    assert Config.from_mapping("c", options).snapshot_policy == policy
+
+
+@pytest.mark.parametrize("given", [0, -1, True, "often", 2.5])
+def test_snapshot_policy_that_cannot_be(given):
+    with pytest.raises(ConfigError, match="snapshot_policy: must be a whole number of at least 1"):
+        Config.from_mapping("c", {"snapshot_policy": given})

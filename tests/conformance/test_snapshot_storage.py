@@ -9,6 +9,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -222,6 +223,39 @@ def test_nothing_is_left_of_a_snapshot_that_was_cancelled(reopen):
     assert storage.write_snapshot(meta(20), storage.capture_state(), lambda: next(calls)) is None
     storage, _ = reopen()
     assert storage.get_initial_state().snapshot is None
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_writes_compactions_and_restarts(seed, tmp_path):
+    """Small segments on disk hold, after each restart, what the store in memory does."""
+    random = Random(seed)
+    model, term = MemoryStore(), 1
+    disk = DiskLogStore(tmp_path, segment_size=random.choice([100, 300, 2000]))
+    disk.get_initial_state()
+    for _ in range(120):
+        state = model.get_initial_state()
+        first, last = state.base.index + 1, state.base.index + len(state.entries)
+        truncate_from = random.randint(first, last) if last >= first and random.random() < 0.15 else None
+        term += truncate_from is not None
+        end = last if truncate_from is None else truncate_from - 1
+        compact_to = None
+        match random.random():
+            case draw if draw < 0.1 and end >= first:
+                index = random.randint(first, end)
+                compact_to = LogBase(index, 1, "00" * 8)
+            case draw if draw < 0.15:
+                compact_to = LogBase(end + random.randint(1, 9), term, "00" * 8)  # a snapshot came from elsewhere
+                end = compact_to.index
+        added = entries(end + 1, end + random.randint(0, 5), term)
+        hard_state = HardState(term) if random.random() < 0.2 else None
+        for store in (model, disk):
+            store.persist(hard_state, truncate_from, added, compact_to=compact_to)
+        if random.random() < 0.2:
+            disk.close()
+            disk = DiskLogStore(tmp_path, segment_size=300)
+            assert disk.get_initial_state() == model.get_initial_state()
+    assert disk.get_log_entries(1, 10_000) == model.get_log_entries(1, 10_000)
+    disk.close()
 
 
 # -- the disk ---------------------------------------------------------------------------------------------------------

@@ -13,26 +13,16 @@ import time
 from pathlib import Path
 
 import pytest
+from tests_machine import why_no_local_hosts
 
-from raftbed.errors import HostError
-from raftbed.hosts.prerequisites import namespace_obstacle, require_programs
 from raftbed.store import RunDirectory
 
 RAFTBED = str(Path(sys.executable).with_name("raftbed"))
 PATIENCE = 90  # seconds for anything here; everything ends long before
 
 
-def obstacle() -> str:
-    """Why this machine cannot make local hosts; "" when it can."""
-    try:
-        require_programs()
-    except HostError as error:
-        return str(error)
-    found = namespace_obstacle()
-    return found.reason if found else ""
-
-
-pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(obstacle()), reason=obstacle() or "it can")]
+OBSTACLE = why_no_local_hosts()
+pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(OBSTACLE), reason=OBSTACLE or "it can")]
 
 
 def raftbed(cwd: Path, *arguments: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:

@@ -6,29 +6,19 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests_machine import why_no_local_hosts
 
 from raftbed.checking import Limits, check_run
 from raftbed.errors import HostError
 from raftbed.hosts import make_pool
-from raftbed.hosts.prerequisites import namespace_obstacle, require_programs
 from raftbed.model import Plan
 from raftbed.plan import PlanSettings, make_plan
 from raftbed.run import Run, StopSignal
 from raftbed.store import RunDirectory, Store
 from raftbed.systems import raft as raft_system
 
-
-def obstacle() -> str:
-    """Why this machine cannot make local hosts; "" when it can."""
-    try:
-        require_programs()
-    except HostError as error:
-        return str(error)
-    found = namespace_obstacle()
-    return found.reason if found else ""
-
-
-pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(obstacle()), reason=obstacle() or "it can")]
+OBSTACLE = why_no_local_hosts()
+pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(OBSTACLE), reason=OBSTACLE or "it can")]
 
 
 def plan(test: str = "smoke-test", **changes: object) -> Plan:

@@ -10,8 +10,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from raftbed.errors import CommandError
+from raftbed.errors import CommandError, HostError
 from raftbed.hosts.base import CommandResult
+from raftbed.hosts.prerequisites import namespace_obstacle, require_programs
+
+
+def why_no_local_hosts() -> str:
+    """Why this machine cannot make local hosts; "" when it can."""
+    try:
+        require_programs()
+    except HostError as error:
+        return str(error)
+    obstacle = namespace_obstacle()
+    return obstacle.reason if obstacle else ""
 
 
 class ThisMachine:

@@ -59,6 +59,10 @@ async def test_a_cluster_grows_moves_and_shrinks(nodes, capsys):
 
     assert await nodes.operate("n1", "add-non-voter", nodes.member("n2")) == DONE
     assert json.loads(capsys.readouterr().out)["non_voters"] == ["n2"]
+    assert await nodes.operate("n1", "remove-non-voter", "n2") == DONE
+    assert json.loads(capsys.readouterr().out)["non_voters"] == []
+    assert await nodes.operate("n1", "remove-non-voter", "n2") == REFUSED
+    assert await nodes.operate("n1", "add-non-voter", nodes.member("n2")) == DONE
     assert await nodes.operate("n2", "add-non-voter", nodes.member("n2")) == REFUSED
     assert "n1 leads; asking" in (said := capsys.readouterr().err)
     assert "n2 is a member or a non-voter already" in said

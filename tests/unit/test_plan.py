@@ -63,7 +63,10 @@ def test_what_options_cannot_say_is_repeated_from_the_recorded_plan(changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"test": "paritition-test"}, r"no test 'paritition-test'. There are: crash-test, partition-test, smoke-test"),
+        (
+            {"test": "paritition-test"},
+            r"no test 'paritition-test'. There are: chaos-test, crash-test, partition-test, smoke-test",
+        ),
         ({"faults": ["fire"]}, "no fault 'fire'"),
         ({"bug": "fleas"}, "no bug 'fleas'"),
         ({"hosts": "moon"}, "no kind of hosts 'moon'"),
@@ -75,7 +78,7 @@ def test_what_options_cannot_say_is_repeated_from_the_recorded_plan(changes):
         ({"rate": -1.0}, "rate: -1 is out of bounds"),
         ({"concurrency": "many"}, "'many' is not a number of workers"),
         ({"node_options": {"election_timeout": 5}}, "node_options: election_timeout: no such option; there are: "),
-        ({"checks": ["vibes"]}, "vibes does not fit the workload. It has: linearizable"),
+        ({"checks": ["vibes"]}, "vibes does not fit the workload and the system. They have: linearizable"),
     ],
 )
 def test_what_cannot_be_run_is_refused_with_the_remedy(changes, said):

@@ -24,15 +24,17 @@ def test_every_record_says_when_who_and_what(tmp_path):
     trace([COMMIT, Trace("role", {"term": 2, "role": "follower", "leader": None})])
     trace.close()
     process, *rest = records(tmp_path / "t")
+    assert process["seq"] == 0
     assert (process["event"], process["schema"], process["pid"]) == ("process", TRACE_SCHEMA, os.getpid())
     assert rest == [
-        {"time": 101, "node": "n1", "event": "commit", "term": 1, "index": 1, "hash": "00"},
-        {"time": 102, "node": "n1", "event": "role", "term": 2, "role": "follower", "leader": None},
+        {"time": 101, "node": "n1", "seq": 1, "event": "commit", "term": 1, "index": 1, "hash": "00"},
+        {"time": 102, "node": "n1", "seq": 2, "event": "role", "term": 2, "role": "follower", "leader": None},
+        {"time": 103, "node": "n1", "seq": 3, "event": "end"},
     ]
 
 
 def test_a_restarted_node_goes_on_behind_a_line_that_a_kill_tore(tmp_path):
-    TraceFile(tmp_path / "t", "n1").close()
+    TraceFile(tmp_path / "t", "n1").close(whole=False)
     with (tmp_path / "t").open("a") as file:
         file.write('{"time": 1, "no')
     trace = TraceFile(tmp_path / "t", "n1")
@@ -40,7 +42,7 @@ def test_a_restarted_node_goes_on_behind_a_line_that_a_kill_tore(tmp_path):
     trace.close()
     lines = (tmp_path / "t").read_text().splitlines()
     assert lines.pop(1) == '{"time": 1, "no'
-    assert [json.loads(line)["event"] for line in lines] == ["process", "process", "commit"]
+    assert [json.loads(line)["event"] for line in lines] == ["process", "process", "commit", "end"]
 
 
 def test_a_full_disk_ends_the_trace_with_one_line_in_the_log(caplog):

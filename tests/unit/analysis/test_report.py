@@ -16,8 +16,8 @@ from raftbed.analysis.report import plots, write_report
 from raftbed.analysis.report.ledger import rows, who
 from raftbed.analysis.report.page import affected, operation_text, timeline
 from raftbed.analysis.report.view import gather, natural, script_safe
-from raftbed.model import SECOND, FaultEvent, FaultStep
-from raftbed.store import RunEvent, StatusSample
+from raftbed.model import SECOND, FaultEvent, FaultStep, Verdict
+from raftbed.store import Results, RunEvent, StatusSample
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 STEP = FaultStep("f01", "partition", "halves", 1.0, 3.0, ("n1", "n2", "n3"), "a plain cut")
@@ -253,3 +253,15 @@ class TestInABrowser:
             browse(frame, "--window-size=800,400", f"--screenshot={picture}")
             pictures.append(picture.read_bytes())
         assert pictures[0] != pictures[1]
+
+
+def test_a_broken_invariant_shows_the_records_that_contradict_each_other(tmp_path):
+    record = {"node": "n1", "file": f"n1/{HOSTILE}", "line": 7, "text": f'{{"event": "{HOSTILE}"}}'}
+    violation = {"invariant": "durability", "sentence": f"n1 forgot. {HOSTILE}", "records": [record]}
+    run = a_run(tmp_path, stale_read(HistoryBuilder()))
+    verdict = Verdict("raft-invariants", "invalid", "durability: n1 forgot.", {"violations": [violation]})
+    run.write_results(Results("a run", "invalid", (verdict,)))
+    page = page_of(run)
+    assert "durability: n1 forgot." in page
+    assert "line 7" in page
+    assert HOSTILE not in page

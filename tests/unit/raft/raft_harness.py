@@ -36,6 +36,7 @@ from raftbed.nodes.raft.events import (
     Persist,
     Ready,
     Received,
+    RemoveNonVoter,
     Respond,
     Restore,
     Send,
@@ -442,6 +443,9 @@ class Cluster:
 
     def add_non_voter(self, name: str, node: str) -> Outcome:
         return self.ask(name, lambda token: AddNonVoter(token, node))
+
+    def remove_non_voter(self, name: str, node: str) -> Outcome:
+        return self.ask(name, lambda token: RemoveNonVoter(token, node))
 
     def change(self, name: str, *members: str) -> Outcome:
         return self.ask(name, lambda token: ChangeMembership(token, members))

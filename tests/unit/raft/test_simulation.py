@@ -82,11 +82,13 @@ def operate(cluster: Cluster, random: Random, names: list[str]) -> None:
     name = random.choice([random.choice(names), cluster.leader() or names[0]])
     if cluster.nodes[name].core is None:
         return
-    match random.choice(["nothing"] * 6 + ["change", "change", "non-voter", "transfer", "compact", "elect"]):
+    match random.choice(["nothing"] * 6 + ["change", "change", "non-voter", "remove", "transfer", "compact", "elect"]):
         case "change":
             cluster.change(name, *random.sample(names, random.randint(1, len(names))))
         case "non-voter":
             cluster.add_non_voter(name, random.choice(names))
+        case "remove":
+            cluster.remove_non_voter(name, random.choice(names))
         case "transfer":
             cluster.transfer(name, random.choice([None, *names]))
         case "compact":

@@ -1,0 +1,49 @@
+"""What a power failure left of the last write stays in the log, and hides all that is written behind it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from raftbed.bugs import Bug, replace, run_planted
+from raftbed.nodes.storage.files import Directory, File
+from raftbed.nodes.storage.log_store import DiskLogStore
+
+
+class Uncut:
+    """A directory of which files are never cut off."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    def open(self, name: str, *, truncate_to: int | None = None) -> File:
+        """Open, and leave what is there."""
+        return self._directory.open(name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._directory, name)
+
+
+def plant() -> None:
+    """Make the mistake."""
+    open_directory = DiskLogStore._open_directory
+
+    def open_uncut(self: DiskLogStore) -> Directory:
+        self._directory = Uncut(open_directory(self))
+        return self._directory
+
+    replace(DiskLogStore, "_open_directory", open_uncut)
+
+
+BUG = Bug(
+    name="torn-tail-not-recovered",
+    mistake="a torn end of the log is passed over, and not cut off, so that nothing written behind it is found again",
+    breaks="durability",
+    seen_in="etcd #6378",
+    test="crash-test",
+    faults="power loss within a write, and another restart",
+    plant=plant,
+)
+
+if __name__ == "__main__":
+    sys.exit(run_planted(BUG))

@@ -1,0 +1,190 @@
+"""A simulated disk behind the file interface of the log store.
+
+It knows what was synced and what was only written. A sync takes time: what `sync` promises is counted as kept only once
+the node has been told so (`commit`). A power failure keeps everything that was synced, and of the rest any part that a
+real disk may keep: nothing, all, a beginning that ends within a record, or a later part without an earlier one.
+A killed process loses nothing that it had written; a write under way may have come to any point.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass, field
+from random import Random
+
+
+@dataclass(slots=True)
+class _Content:
+    data: bytearray = field(default_factory=bytearray)
+    synced: int = 0
+    name_synced: bool = False
+
+
+class SimulatedFile:
+    """Implements `raftbed.nodes.storage.files.File`."""
+
+    __slots__ = ("_content", "_disk", "_name")
+
+    def __init__(self, disk: SimulatedDisk, name: str, content: _Content) -> None:
+        self._disk, self._name, self._content = disk, name, content
+
+    def append(self, data: bytes) -> None:
+        """See `File`."""
+        disk = self._disk
+        if disk.broken:
+            raise _error(errno.EIO)
+        if disk.full:
+            self._content.data += data[: len(data) // 2]
+            raise _error(errno.ENOSPC)
+        self._content.data += data
+
+    def sync(self) -> None:
+        """See `File`."""
+        disk = self._disk
+        if disk.broken:
+            raise _error(errno.EIO)
+        disk.syncs += 1
+        disk.commit()  # what was asked for before had come to its end when this one was asked for
+        disk.under_way.append((self._content, len(self._content.data)))
+
+    def close(self) -> None:
+        """See `File`."""
+
+
+class SimulatedDisk:
+    """Implements `raftbed.nodes.storage.files.Directory`; outlives the node's processes.
+
+    Parameters:
+        random: drawn from for what a failure leaves.
+
+    Attributes:
+        full: nothing more fits, though a part of the next write does.
+        broken: reads, writes and syncs fail.
+        syncs: that were asked for so far.
+        under_way: what syncs have promised since the last `commit`.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._files: dict[str, _Content] = {}
+        self._marks: dict[str, int] = {}
+        self.full = False
+        self.broken = False
+        self.syncs = 0
+        self.under_way: list[tuple[_Content, int]] = []
+
+    # -- Directory ----------------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """See `Directory`."""
+        return sorted(self._files)
+
+    def read(self, name: str) -> bytes:
+        """See `Directory`."""
+        if self.broken:
+            raise _error(errno.EIO)
+        return bytes(self._files[name].data)
+
+    def read_at(self, name: str, offset: int, size: int) -> bytes:
+        """Part of the content of a file."""
+        return self.read(name)[offset : offset + size]
+
+    def size(self, name: str) -> int:
+        """How many bytes a file has."""
+        return len(self._files[name].data)
+
+    def open(self, name: str, *, truncate_to: int | None = None) -> SimulatedFile:
+        """See `Directory`."""
+        if self.broken:
+            raise _error(errno.EIO)
+        content = self._files.setdefault(name, _Content())
+        if truncate_to is not None:
+            del content.data[truncate_to:]
+            content.synced = len(content.data)
+        return SimulatedFile(self, name, content)
+
+    def remove(self, name: str) -> None:
+        """See `Directory`."""
+        self.commit()  # a file is removed when what replaces it has been synced
+        del self._files[name]
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, in place of what had that name."""
+        self.commit()
+        self._files[new] = self._files.pop(old)
+
+    def sync(self) -> None:
+        """See `Directory`."""
+        if self.broken:
+            raise _error(errno.EIO)
+        for content in self._files.values():
+            content.name_synced = True
+
+    def path(self, name: str) -> str:
+        """See `Directory`."""
+        return f"disk/{name}"
+
+    def close(self) -> None:
+        """See `Directory`."""
+
+    # -- what happens to it -------------------------------------------------------------------------------------------
+
+    def mark(self) -> None:
+        """A write begins: what a kill may cut short is what comes from here on."""
+        self._marks = {name: len(content.data) for name, content in self._files.items()}
+
+    def commit(self) -> None:
+        """The syncs that were asked for have come to their end: what they promised is kept."""
+        for content, length in self.under_way:
+            content.synced = max(content.synced, length)
+        self.under_way.clear()
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes that a power failure may take."""
+        return sum(len(content.data) - content.synced for content in self._files.values())
+
+    def kill(self, writing: bool) -> None:
+        """The process is gone; a write under way may have come to any point since `mark`."""
+        self.under_way.clear()
+        if not writing:
+            return
+        for name, content in self._files.items():
+            begun = max(self._marks.get(name, 0), content.synced)
+            if len(content.data) > begun and self._random.random() < 0.5:
+                del content.data[self._random.randint(begun, len(content.data)) :]
+
+    def fail_power(self) -> dict[str, int]:
+        """The machine is gone: returns how many bytes were lost of each file."""
+        self.under_way.clear()
+        lost: dict[str, int] = {}
+        for name in list(self._files):
+            content = self._files[name]
+            if not content.name_synced and content.synced == 0 and self._random.random() < 0.5:
+                lost[name] = len(content.data)
+                del self._files[name]
+                continue
+            before = len(content.data)
+            self._tear(content)
+            if before != len(content.data):
+                lost[name] = before - len(content.data)
+            content.synced, content.name_synced = len(content.data), True
+        return lost
+
+    def _tear(self, content: _Content) -> None:
+        loose = len(content.data) - content.synced
+        if not loose:
+            return
+        kept = self._random.choice(("nothing", "all", "beginning", "end"))
+        if kept == "nothing":
+            del content.data[content.synced :]
+        elif kept == "beginning":
+            del content.data[content.synced + self._random.randrange(loose) :]
+        elif kept == "end":  # pages reach the disk in any order: what was not written reads as zeros
+            hole = content.synced + self._random.randrange(loose) + 1
+            content.data[content.synced : hole] = bytes(hole - content.synced)
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
