@@ -13,6 +13,7 @@ directory that is removed at the end.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -96,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command("steady", steady).add_argument("--seconds", type=float, default=60.0, help="default: %(default)s")
     command("idle", idles).add_argument("--seconds", type=float, default=10.0, help="default: %(default)s")
     options = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of everything that is to be stopped and removed
     with tempfile.TemporaryDirectory(prefix="raftbed-experiment-") as scratch:
         return 0 if options.function(Path(scratch), options) else 1
 

@@ -76,7 +76,7 @@ def writer(name: str, keys: list[str], nodes: Nodes, tally: Tally) -> SessionCli
     def make(serial: int) -> tuple[str, Mapping[str, Any]]:
         return f"/kv/{keys[(serial - 1) % len(keys)]}/put", {"value": value_of(random)}
 
-    return SessionClient(name, [nodes.ports[nodes.leader]], make, tally)
+    return SessionClient(name, list(nodes.ports), make, tally)
 
 
 async def fill(nodes: Nodes, count: int) -> None:
