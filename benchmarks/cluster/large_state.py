@@ -115,8 +115,9 @@ class Load:
     def stop(self) -> None:
         """Write no more."""
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(30)
-        self._loop.close()
+        self._thread.join(10)
+        if not self._thread.is_alive():  # else it waits for nodes that are gone, and ends with this process
+            self._loop.close()
 
 
 def operate(nodes: Nodes, *arguments: str) -> None:
