@@ -3,10 +3,10 @@
 Theory of operation
 -------------------
 Term, vote, truncations and entries go into one stream of records, so that a round of the node is one write and one
-fdatasync. The newest record of a kind counts; nothing is changed in place. A segment that has grown to its size is
-followed by the next one, which begins with a header that repeats the hard state, and says where the log begins and
-which entry comes next. Compacting writes where the log begins now; segments of which no entry is needed any more are
-removed after that, from the first on.
+fdatasync. The newest record of a kind counts; nothing is changed in place. A segment that has grown to its size, or to
+a lesser one when the log is compacted, is followed by the next one, which begins with a header that repeats the hard
+state, and says where the log begins and which entry comes next. Compacting writes where the log begins now; segments of
+which no entry is needed any more are removed after that, from the first on.
 
 On opening, all segments are read in order. Only the last may end in a tear, which a power failure leaves of a write
 that was never synced and that nothing was promised on; it is cut off, durably, before anything new is written behind
@@ -40,6 +40,8 @@ from raftbed.nodes.storage.records import (
 )
 
 SEGMENT_SIZE = 64 << 20
+COMPACTED_SIZE = 1 << 20
+"""Bytes after which a compaction begins the next segment: what it forgot is not to be read at every start."""
 _VERSION = 1
 
 
@@ -74,6 +76,7 @@ class DiskLogStore:
     def __init__(self, directory: Path | Directory, *, segment_size: int = SEGMENT_SIZE) -> None:
         self._place = directory
         self._segment_size = segment_size
+        self._compacted_size = min(segment_size, COMPACTED_SIZE)
         self._directory: Directory | None = None
         self._file: File | None = None
         self._segment = 0
@@ -234,7 +237,7 @@ class DiskLogStore:
             self._last_in[self._segment] = max(self._last_in.get(self._segment, 0), entries[-1].index)
         try:
             self._write(b"".join(parts))
-            if self._next_offset >= self._segment_size:
+            if self._next_offset >= (self._segment_size if compact_to is None else self._compacted_size):
                 self._begin_segment(self._segment + 1)
             if compact_to is not None:
                 self._remove_segments(compact_to.index)

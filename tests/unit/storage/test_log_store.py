@@ -10,7 +10,9 @@ import pytest
 from fake_disk import FakeDisk
 
 from raftbed.nodes.raft import Entry, HardState, Normal
+from raftbed.nodes.raft.messages import LogBase
 from raftbed.nodes.storage import CorruptRecord, DiskLogStore, StorageError
+from raftbed.nodes.storage.log_store import COMPACTED_SIZE
 
 
 def entries(first: int, last: int, *, size: int = 10) -> tuple[Entry, ...]:
@@ -54,6 +56,18 @@ def test_segments_roll_over_and_are_read_in_order():
     assert len(disk.names()) > 3
     found = DiskLogStore(disk.only_what_was_synced(), segment_size=200).get_initial_state()
     assert (found.hard_state, found.entries) == (HardState(1, "n1"), entries(1, 30))
+
+
+def test_what_was_compacted_is_soon_on_disk_no_more():
+    """Else a start would read a whole segment of small entries, for seconds, to find that a snapshot has them."""
+    disk = FakeDisk()
+    store = filled(disk, writes=0, segment_size=64 << 20)
+    for first in range(1, 2001, 50):
+        base = LogBase(first - 11, 1, "00" * 8) if first > 11 else None
+        store.persist(None, None, entries(first, first + 49, size=10_000), compact_to=base)
+    assert sum(disk.size(name) for name in disk.names()) < 2 * COMPACTED_SIZE + 50 * 11_000
+    found = DiskLogStore(disk.only_what_was_synced()).get_initial_state()
+    assert (found.base.index, found.entries) == (1940, entries(1941, 2000, size=10_000))
 
 
 def test_a_truncation_reaches_back_into_earlier_segments():
