@@ -57,9 +57,12 @@ async def need_packet_filter(pool) -> None:
 
 
 class Bench:
-    """A nemesis, or the parts of one, on the hosts of a pool."""
+    """A nemesis, or the parts of one, on the hosts of a pool.
 
-    def __init__(self, pool: LocalPool, mechanism: str | None = None, *, lease_seconds: int = 10) -> None:
+    Nobody renews leases here: they are long, so that no host heals itself in the middle of a test on a busy machine.
+    """
+
+    def __init__(self, pool: LocalPool, mechanism: str | None = None, *, lease_seconds: int = 600) -> None:
         self.hosts = pool.hosts
         self.ledger: list[FaultEvent] = []
         self.nemesis = Nemesis(
