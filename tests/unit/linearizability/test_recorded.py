@@ -17,7 +17,7 @@ from raftbed.record import read_history
 HISTORIES = Path(__file__).parents[4] / "shared" / "histories"
 MANIFEST = HISTORIES / "manifest.json"
 ENTRIES: list[dict[str, Any]] = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else []
-SECONDS_EACH = 240.0  # a bound for a busy machine; `benchmarks/experiments.py histories` measures how long each takes
+SECONDS_EACH = 30.0
 
 
 @pytest.mark.skipif(not ENTRIES, reason=f"the recorded histories are not in {HISTORIES.name}/ beside the repository")
