@@ -80,13 +80,17 @@ class RaftSystem:
     Parameters:
         pool: hosts that are up.
         plan: what to run.
+        cluster: the cluster's name; by default it is made of the plan's test and seed.
+        trace: have the nodes write traces, which grow as long as they run.
     """
 
-    def __init__(self, pool: HostPool, plan: Plan) -> None:
+    def __init__(self, pool: HostPool, plan: Plan, *, cluster: str = "", trace: bool = True) -> None:
         self._pool = pool
         self._plan = plan
-        self._installed: Mapping[str, Installation] = {}
-        self._addresses = {name: f"{host.address}:{PORT}" for name, host in pool.hosts.items()}
+        self._cluster = cluster or f"raftbed {plan.test} {plan.seed}"
+        self._trace = trace
+        self.installed: Mapping[str, Installation] = {}
+        self.addresses: Mapping[str, str] = {name: f"{host.address}:{PORT}" for name, host in pool.hosts.items()}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, socket_factory=pool.socket_factory),
             timeout=aiohttp.ClientTimeout(total=_STATUS_TIMEOUT),
@@ -110,7 +114,7 @@ class RaftSystem:
 
     async def install(self) -> None:
         """See `System`."""
-        self._installed = await deploy_all(self._pool.hosts.values(), with_bug=self._plan.bug)
+        self.installed = await deploy_all(self._pool.hosts.values(), with_bug=self._plan.bug)
         await in_parallel(self._configure(node) for node in self.nodes)
 
     async def _configure(self, node: str) -> None:
@@ -120,11 +124,11 @@ class RaftSystem:
         await host.run(["mkdir", "-p", "-m", "0700", "--", run])
         settings = {
             "id": node,
-            "cluster": f"raftbed {self._plan.test} {self._plan.seed}",
+            "cluster": self._cluster,
             "listen": f"0.0.0.0:{PORT}",
-            "peers": self._addresses,
+            "peers": self.addresses,
             "data": f"{run}/data",
-            "trace": f"{run}/trace.jsonl",
+            "trace": f"{run}/trace.jsonl" if self._trace else None,
             "pid_file": f"{run}/node.pid",
             "raft": dict(self._plan.node_options),
             "bug": self._plan.bug,
@@ -142,7 +146,7 @@ class RaftSystem:
         pids = [evidence["pid"] for evidence in started]
         await in_parallel(self._answers(node, pid) for node, pid in zip(self.nodes, pids, strict=True))
         first = self.nodes[0]
-        url = f"http://{self._addresses[first]}/admin/initialize"
+        url = f"http://{self.addresses[first]}/admin/initialize"
         try:
             async with self._session.post(url, json={"members": list(self.nodes)}) as response:
                 text = await response.text()
@@ -153,20 +157,23 @@ class RaftSystem:
 
     async def start_node(self, node: str) -> Mapping[str, Any]:
         """Start a node's process on whatever data it has."""
-        installed = self._installed[node]
+        evidence = await start_detached(
+            self.host(node),
+            self.command(node),
+            environment=self.installed[node].environment,
+            directory=f"{self.host(node).home}/run",
+            log=self.path(node, "node.log"),
+        )
+        return {"pid": evidence.pid}
+
+    def command(self, node: str) -> list[str]:
+        """What starts a node that is installed, word by word."""
         module = "raftbed.nodes"
         if self._plan.bug is not None:
             from raftbed import bugs
 
             module = bugs.load(self._plan.bug).module
-        evidence = await start_detached(
-            self.host(node),
-            installed.command(module, "--config", self.path(node, "node.json")),
-            environment=installed.environment,
-            directory=f"{self.host(node).home}/run",
-            log=self.path(node, "node.log"),
-        )
-        return {"pid": evidence.pid}
+        return self.installed[node].command(module, "--config", self.path(node, "node.json"))
 
     async def _answers(self, node: str, pid: int) -> None:
         deadline = asyncio.get_running_loop().time() + _START_TIMEOUT
@@ -202,12 +209,12 @@ class RaftSystem:
 
     def connection(self) -> KeyValueConnection:
         """See `System`."""
-        return KeyValueConnection(self._session, self._addresses)
+        return KeyValueConnection(self._session, self.addresses)
 
     async def status(self, node: str) -> StatusSample:
         """See `System`."""
         try:
-            async with self._session.get(f"http://{self._addresses[node]}/status") as response:
+            async with self._session.get(f"http://{self.addresses[node]}/status") as response:
                 said = msgspec.json.decode(await response.read(), type=_Status)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError):
             return StatusSample(0, node, reachable=False)
