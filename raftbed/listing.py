@@ -47,13 +47,15 @@ def documents(kind: str, store: Path) -> list[dict[str, Any]]:
 def clean(store: Path, say: Callable[[str], None]) -> list[str]:
     """Remove kept hosts and leftovers of dead runs; returns what was removed."""
     from raftbed.hosts import labs
+    from raftbed.operating import clusters
 
-    removed = list(labs.sweep(store))
+    removed = [*labs.sweep(store), *labs.sweep(clusters.clusters_directory())]
     for lab in labs.list_labs(store):
         labs.remove_lab(lab)
         removed.append(lab.name)
     for name in removed:
         say(f"removed {name}")
+    clusters.tidy_up()
     return removed
 
 

@@ -231,7 +231,19 @@ class Run:
                 missing = await self._bounded("fetch the nodes' logs", system.collect(self._directory))
                 for sentence in missing or ():
                     self._event("warning", sentence)
+                if self._keep and system.installed:
+                    self._remember(system)
             await self._bounded("close connections", system.close())
+
+    def _remember(self, system: RaftSystem) -> None:
+        """Note beside the hosts that are kept how their nodes are started, for `raftbed cluster`."""
+        from raftbed.operating.bringing_up import record_of
+        from raftbed.operating.clusters import write_record
+
+        try:
+            write_record(self._directory.path / "lab", record_of(self._manifest.run, self._plan, system))
+        except StoreError as error:
+            self._event("warning", f"`raftbed cluster` will not know these nodes: {error}")
 
     def _nemesis(self, pool: Any, system: RaftSystem) -> Nemesis:
         def ledger(event: FaultEvent) -> None:

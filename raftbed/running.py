@@ -134,7 +134,7 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
     if report is not None:
         console.result(f"  report: {report}")
     if request.keep:
-        console.say("The hosts are still up; remove them with: raftbed clean")
+        console.say("The hosts are still up: raftbed cluster status, ssh, exec; remove them with: raftbed clean")
     return directory, state, results, report
 
 

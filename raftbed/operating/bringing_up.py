@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import cast
+
+import msgspec
 
 from raftbed import plan as planning
 from raftbed.errors import HostError
 from raftbed.hosts import HostPool, labs, make_pool
 from raftbed.hosts.inventory import Inventory
+from raftbed.hosts.ssh import SSHHost
 from raftbed.model import Plan
 from raftbed.operating import clusters
 from raftbed.operating.clusters import Cluster, ClusterRecord, NodeRecord
@@ -37,8 +42,11 @@ class UpRequest:
     bug: str | None = None
 
 
-async def bring_up(request: UpRequest, say: Callable[[str], None]) -> Cluster:
+async def bring_up(request: UpRequest, say: Callable[[str], None]) -> tuple[Cluster, str]:
     """Make the hosts, deploy, start the nodes, initialize the cluster, wait for its leader, and leave it running.
+
+    Returns:
+        the cluster, and the node that leads.
 
     Raises:
         RaftbedError: it could not be done; hosts that were made are gone again.
@@ -50,7 +58,7 @@ async def bring_up(request: UpRequest, say: Callable[[str], None]) -> Cluster:
     try:
         say(f"Making {len(plan.nodes)} {plan.hosts} hosts.")
         await pool.start()
-        record = await _start_nodes(request, pool, plan, say)
+        record, leader = await _start_nodes(request, pool, plan, say)
         clusters.write_record(directory, record)
         inventory: Inventory = pool.inventory  # type: ignore[attr-defined]  # every pool has one, whatever its kind
         inventory.save(directory / labs.INVENTORY)
@@ -60,7 +68,7 @@ async def bring_up(request: UpRequest, say: Callable[[str], None]) -> Cluster:
         if not stays:
             labs.remove_files(directory)
             clusters.tidy_up()
-    return Cluster(request.name, directory, record, labs.lab_info(directory))
+    return Cluster(request.name, directory, record, labs.lab_info(directory)), leader
 
 
 def _plan(request: UpRequest) -> Plan:
@@ -68,9 +76,10 @@ def _plan(request: UpRequest) -> Plan:
     return planning.make_plan(settings, seed=0)
 
 
-async def _start_nodes(request: UpRequest, pool: HostPool, plan: Plan, say: Callable[[str], None]) -> ClusterRecord:
-    # A name of its own for each: nodes that were forgotten somewhere do not talk to those of another cluster.
-    system = RaftSystem(pool, plan, cluster=f"raftbed {request.name} {secrets.token_hex(4)}", trace=False)
+async def _start_nodes(
+    request: UpRequest, pool: HostPool, plan: Plan, say: Callable[[str], None]
+) -> tuple[ClusterRecord, str]:
+    system = RaftSystem(pool, plan, cluster=_identity(request.name), trace=False)
     try:
         say("Deploying the nodes' code.")
         await system.install()
@@ -82,24 +91,25 @@ async def _start_nodes(request: UpRequest, pool: HostPool, plan: Plan, say: Call
         except BaseException:
             await system.stop()
             raise
-        return record_of(request.name, request.hosts, system, plan)
+        seen = await system.control.leader()
+        return record_of(request.name, plan, system), seen.node if seen else plan.nodes[0]
     finally:
         await system.close()
 
 
-def record_of(name: str, hosts: str, system: RaftSystem, plan: Plan) -> ClusterRecord:
-    """What to remember of a cluster that runs.
+def record_of(name: str, plan: Plan, system: RaftSystem) -> ClusterRecord:
+    """What to remember of a cluster.
 
     Parameters:
-        name: of the cluster.
-        hosts: their kind, or an inventory.
+        name: for people.
+        plan: what its nodes were installed for.
         system: its nodes, installed.
-        plan: what they were installed for.
     """
     return ClusterRecord(
         name=name,
-        hosts=hosts,
+        hosts=plan.hosts,
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        identity=system.cluster,
         bundle=Path(system.installed[plan.nodes[0]].directory).name,
         bug=plan.bug,
         nodes={
@@ -107,3 +117,60 @@ def record_of(name: str, hosts: str, system: RaftSystem, plan: Plan) -> ClusterR
             for node in plan.nodes
         },
     )
+
+
+class _ReachedPool:
+    """Hosts that are up and stay, as a pool.
+
+    Parameters:
+        inventory: how they are reached.
+    """
+
+    def __init__(self, inventory: Inventory) -> None:
+        self.hosts: Mapping[str, SSHHost] = {name: SSHHost(entry) for name, entry in inventory.items()}
+        self.socket_factory = next(iter(inventory.values())).open_socket
+
+    async def start(self) -> None:
+        """They are up."""
+
+    async def close(self, *, keep: bool = False) -> None:
+        """Close all connections."""
+        await asyncio.gather(*(host.disconnect() for host in self.hosts.values()))
+
+
+async def deploy_again(cluster: Cluster, inventory: Inventory, bug: str | None) -> ClusterRecord:
+    """Bring the nodes' code as it is now to the hosts; what runs goes on running what it runs. Data is kept.
+
+    Parameters:
+        cluster: which.
+        inventory: how its hosts are reached.
+        bug: to be planted in the nodes, None for honest ones.
+
+    Returns:
+        the cluster's new record, which is written already.
+
+    Raises:
+        RaftbedError: a host cannot be reached, or the code cannot be brought to it.
+    """
+    before = cluster.record
+    kind = before.hosts if before else "local"
+    settings = planning.PlanSettings(test="smoke-test", hosts=kind, nodes=list(inventory), bug=bug)
+    plan = planning.make_plan(settings, seed=0)
+    pool = _ReachedPool(inventory)
+    identity = before.identity if before else _identity(cluster.name)
+    system = RaftSystem(cast(HostPool, pool), plan, cluster=identity, trace=False)
+    try:
+        await system.install(keep_data=True)
+        record = record_of(cluster.name, plan, system)
+        if before is not None:
+            record = msgspec.structs.replace(record, created=before.created)
+        clusters.write_record(cluster.directory, record)
+        return record
+    finally:
+        await system.close()
+        await pool.close()
+
+
+def _identity(name: str) -> str:
+    """By what nodes know their cluster. Those that were forgotten somewhere do not talk to those of another one."""
+    return f"raftbed {name} {secrets.token_hex(4)}"

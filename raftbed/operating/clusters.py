@@ -23,7 +23,6 @@ from raftbed.hosts import labs
 from raftbed.hosts.inventory import Inventory
 
 CLUSTER_SCHEMA: Final = "raftbed.cluster/1"
-DEFAULT_NAME: Final = "default"
 RECORD: Final = "cluster.json"
 FORWARD: Final = "forward.json"
 
@@ -49,6 +48,7 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
         name: as the user gave it; for hosts that a run kept, the name of the run.
         hosts: their kind, or the inventory that they came from.
         created: wall-clock time, ISO 8601 with zone.
+        identity: by what its nodes know their cluster.
         bundle: SHA-256 of the nodes' code.
         bug: the planted bug, or None.
         nodes: by name.
@@ -57,6 +57,7 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     hosts: str
     created: str
+    identity: str
     bundle: str
     bug: str | None
     nodes: dict[str, NodeRecord]
@@ -163,12 +164,6 @@ def new_directory(name: str) -> Path:
             remedy="Set XDG_STATE_HOME to a directory that you may write to.",
         ) from error
     return directory
-
-
-def forget(cluster: Cluster) -> None:
-    """Remove what is left of a cluster's directory, and the directories above it that only clusters need."""
-    labs.remove_files(cluster.directory)
-    tidy_up()
 
 
 def tidy_up() -> None:

@@ -8,7 +8,33 @@ import socket
 import threading
 from typing import Final
 
+from raftbed.errors import HostError
+from raftbed.hosts.inventory import InventoryEntry
+
 _CHUNK: Final = 1 << 16
+
+
+def connect(entry: InventoryEntry) -> socket.socket:
+    """A connection to a host's SSH server, for `join`.
+
+    Raises:
+        HostError: it cannot be made.
+    """
+    from raftbed.hosts.ssh import open_connected
+
+    if entry.jump:
+        raise HostError(
+            f"its SSH server is behind {entry.jump}, and ssh finds its way there by itself.",
+            host=entry.name,
+            remedy="Use what this prints: raftbed cluster ssh-config",
+        )
+    try:
+        opened = open_connected(entry)
+    except OSError as error:
+        reason = error.strerror or error
+        raise HostError(f"{entry.address}:{entry.port} cannot be reached: {reason}.", host=entry.name) from error
+    opened.settimeout(None)
+    return opened
 
 
 def join(opened: socket.socket, source: int, sink: int) -> None:

@@ -87,7 +87,7 @@ class RaftSystem:
     def __init__(self, pool: HostPool, plan: Plan, *, cluster: str = "", trace: bool = True) -> None:
         self._pool = pool
         self._plan = plan
-        self._cluster = cluster or f"raftbed {plan.test} {plan.seed}"
+        self.cluster = cluster or f"raftbed {plan.test} {plan.seed}"
         self._trace = trace
         self.installed: Mapping[str, Installation] = {}
         self.addresses: Mapping[str, str] = {name: f"{host.address}:{PORT}" for name, host in pool.hosts.items()}
@@ -112,19 +112,20 @@ class RaftSystem:
 
     # -- life -----------------------------------------------------------------------------------------------------
 
-    async def install(self) -> None:
-        """See `System`."""
+    async def install(self, *, keep_data: bool = False) -> None:
+        """See `System`. With `keep_data`, nodes that run go on, and what they have written stays."""
         self.installed = await deploy_all(self._pool.hosts.values(), with_bug=self._plan.bug)
-        await in_parallel(self._configure(node) for node in self.nodes)
+        await in_parallel(self._configure(node, keep_data=keep_data) for node in self.nodes)
 
-    async def _configure(self, node: str) -> None:
+    async def _configure(self, node: str, *, keep_data: bool) -> None:
         host, run = self.host(node), f"{self.host(node).home}/run"
-        await self._end_leftover(node)
-        await host.run(["rm", "-rf", "--", run])
+        if not keep_data:
+            await self._end_leftover(node)
+            await host.run(["rm", "-rf", "--", run])
         await host.run(["mkdir", "-p", "-m", "0700", "--", run])
         settings = {
             "id": node,
-            "cluster": self._cluster,
+            "cluster": self.cluster,
             "listen": f"0.0.0.0:{PORT}",
             "peers": self.addresses,
             "data": f"{run}/data",
