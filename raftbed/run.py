@@ -35,6 +35,7 @@ from raftbed.clients import Tally, Worker, gather_workers
 from raftbed.errors import HostError, RaftbedError, StoreError
 from raftbed.faults.nemesis import Nemesis
 from raftbed.hosts import make_pool
+from raftbed.hosts.inventory_file import Access
 from raftbed.hosts.parallel import in_parallel
 from raftbed.model import SECOND, FaultEvent, Plan
 from raftbed.record import HistoryWriter, LineWriter
@@ -93,15 +94,24 @@ class Run:
         command: the command line that repeats the run.
         stop: the user's wish to end early.
         keep: leave the hosts up afterwards.
+        access: what the user added to an inventory.
     """
 
     def __init__(
-        self, plan: Plan, directory: RunDirectory, *, command: str, stop: StopSignal, keep: bool = False
+        self,
+        plan: Plan,
+        directory: RunDirectory,
+        *,
+        command: str,
+        stop: StopSignal,
+        keep: bool = False,
+        access: Access | None = None,
     ) -> None:
         self._plan = plan
         self._directory = directory
         self._stop = stop
         self._keep = keep
+        self._access = access
         self._start = time.monotonic_ns()
         self._tally = Tally()
         self._rates: deque[tuple[float, int]] = deque(maxlen=9)
@@ -203,7 +213,7 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def _hosts(self) -> AsyncIterator[Any]:
-        pool = make_pool(self._plan.hosts, self._plan.nodes, self._directory.path / "lab")
+        pool = make_pool(self._plan.hosts, self._plan.nodes, self._directory.path / "lab", access=self._access)
         try:
             await self._unless_urgent(pool.start())
             self._set_manifest(
