@@ -1,9 +1,9 @@
-# ruff: noqa: ASYNC240  # a test may wait for the local disk
 """Runs on hosts of an inventory: reached over plain SSH, at a distance, and lost in the middle of a run."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
@@ -68,7 +68,7 @@ def latest(cwd: Path) -> RunDirectory:
 def phases(run: RunDirectory) -> dict[str, float]:
     """Phase to the seconds from its begin to the next one's."""
     begun = [(event.message, event.time / 1e9) for event in run.events() if event.kind == "phase"]
-    return {name: after - before for (name, before), (_, after) in zip(begun, begun[1:], strict=False)}
+    return {name: after - before for (name, before), (_, after) in itertools.pairwise(begun)}
 
 
 async def test_hosts_behind_a_proxy_command_are_machines_like_any_other(pool, tmp_path):
