@@ -141,5 +141,8 @@ class Inventory(Mapping[str, InventoryEntry]):
 
 
 def _entry(record: dict[str, Any]) -> InventoryEntry:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
-    return InventoryEntry(**{**values, "key": Path(values["key"]) if values.get("key") else None})
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
+    values["key"] = Path(values["key"]) if values.get("key") else None
+    return InventoryEntry(**values)

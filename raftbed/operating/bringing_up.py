@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import secrets
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import cast
 
 import msgspec
 
 from raftbed import plan as planning
-from raftbed.errors import HostError
-from raftbed.hosts import HostPool, labs, make_pool
+from raftbed.errors import HostError, StoreError
+from raftbed.hosts import HostPool, SocketFactory, labs, make_pool
 from raftbed.hosts.inventory import Inventory
-from raftbed.hosts.ssh import SSHHost
+from raftbed.hosts.inventory_file import Access, is_inventory
+from raftbed.hosts.preflight import Needs, preflight
+from raftbed.hosts.remote import InventoryPool
 from raftbed.model import Plan
 from raftbed.operating import clusters
 from raftbed.operating.clusters import Cluster, ClusterRecord, NodeRecord
-from raftbed.systems.raft import RaftSystem
+from raftbed.running import settings_for_hosts
+from raftbed.systems.raft import PORT, RaftSystem
 
 _READY_TIMEOUT = 15.0
 
@@ -34,12 +37,14 @@ class UpRequest:
         hosts: their kind, or an inventory.
         nodes: how many, None for the default or what the inventory has.
         bug: to be planted, or None.
+        access: what the user adds to an inventory.
     """
 
     name: str
     hosts: str = "local"
     nodes: int | None = None
     bug: str | None = None
+    access: Access | None = None
 
 
 async def bring_up(request: UpRequest, say: Callable[[str], None]) -> tuple[Cluster, str]:
@@ -53,12 +58,19 @@ async def bring_up(request: UpRequest, say: Callable[[str], None]) -> tuple[Clus
     """
     plan = _plan(request)
     directory = clusters.new_directory(request.name)
-    pool = make_pool(plan.hosts, plan.nodes, directory)
+    pool = make_pool(plan.hosts, plan.nodes, directory, access=request.access)
     stays = False
     try:
-        say(f"Making {len(plan.nodes)} {plan.hosts} hosts.")
+        count = f"{len(plan.nodes)} host{'s' if len(plan.nodes) > 1 else ''}"
+        theirs = is_inventory(plan.hosts)
+        say(f"Logging in to {count}." if theirs else f"Making {count}.")
         await pool.start()
+        clean = f"raftbed cluster clean --hosts {shlex.quote(plan.hosts)}" if theirs else "raftbed clean"
+        for oddity in await preflight(pool.hosts, Needs(ports=(PORT,), clean=clean)):
+            say(oddity)
         record, leader = await _start_nodes(request, pool, plan, say)
+        if theirs:
+            directory.mkdir(mode=0o700)
         clusters.write_record(directory, record)
         inventory: Inventory = pool.inventory  # type: ignore[attr-defined]  # every pool has one, whatever its kind
         inventory.save(directory / labs.INVENTORY)
@@ -73,7 +85,7 @@ async def bring_up(request: UpRequest, say: Callable[[str], None]) -> tuple[Clus
 
 def _plan(request: UpRequest) -> Plan:
     settings = planning.PlanSettings(test="smoke-test", hosts=request.hosts, nodes=request.nodes, bug=request.bug)
-    return planning.make_plan(settings, seed=0)
+    return planning.make_plan(settings_for_hosts(settings), seed=0)
 
 
 async def _start_nodes(
@@ -113,29 +125,32 @@ def record_of(name: str, plan: Plan, system: RaftSystem) -> ClusterRecord:
         bundle=Path(system.installed[plan.nodes[0]].directory).name,
         bug=plan.bug,
         nodes={
-            node: NodeRecord(system.addresses[node], system.command(node), system.installed[node].environment)
+            node: NodeRecord(system.peers[node], system.command(node), system.installed[node].environment)
             for node in plan.nodes
         },
     )
 
 
-class _ReachedPool:
-    """Hosts that are up and stay, as a pool.
+def remember_kept(directory: Path, run: str, plan: Plan, system: RaftSystem) -> None:
+    """Note beside hosts that a run keeps how their nodes are started, for `raftbed cluster`.
 
     Parameters:
-        inventory: how they are reached.
+        directory: of their lab.
+        run: the name of the run.
+        plan: what the nodes were installed for.
+        system: its nodes, installed.
     """
+    with contextlib.suppress(StoreError):  # the hosts can be used without it: for status, exec, ssh, logs
+        clusters.write_record(directory, record_of(run, plan, system))
 
-    def __init__(self, inventory: Inventory) -> None:
-        self.hosts: Mapping[str, SSHHost] = {name: SSHHost(entry) for name, entry in inventory.items()}
-        self.socket_factory = next(iter(inventory.values())).open_socket
 
-    async def start(self) -> None:
-        """They are up."""
+class _ReachedPool(InventoryPool):
+    """Hosts that are up and stay, local ones as well."""
 
-    async def close(self, *, keep: bool = False) -> None:
-        """Close all connections."""
-        await asyncio.gather(*(host.disconnect() for host in self.hosts.values()))
+    @property
+    def socket_factory(self) -> SocketFactory | None:
+        """Makes sockets in a lab, where the hosts are in one."""
+        return next(iter(self.inventory.values())).open_socket
 
 
 async def deploy_again(cluster: Cluster, inventory: Inventory, bug: str | None) -> ClusterRecord:
@@ -157,8 +172,9 @@ async def deploy_again(cluster: Cluster, inventory: Inventory, bug: str | None) 
     settings = planning.PlanSettings(test="smoke-test", hosts=kind, nodes=list(inventory), bug=bug)
     plan = planning.make_plan(settings, seed=0)
     pool = _ReachedPool(inventory)
+    await pool.start()
     identity = before.identity if before else _identity(cluster.name)
-    system = RaftSystem(cast(HostPool, pool), plan, cluster=identity, trace=False)
+    system = RaftSystem(pool, plan, cluster=identity, trace=False)
     try:
         await system.install(keep_data=True)
         record = record_of(cluster.name, plan, system)

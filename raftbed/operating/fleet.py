@@ -6,18 +6,20 @@ A host that fails does not stop the others: its error is its result. Whatever wa
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import shlex
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from raftbed.errors import CommandError, HostError
 from raftbed.hosts.base import CommandResult
-from raftbed.hosts.inventory import InventoryEntry
+from raftbed.hosts.inventory import Inventory, InventoryEntry
+from raftbed.hosts.sudo import Sudo
 
 if TYPE_CHECKING:
     import fabric
@@ -38,6 +40,7 @@ class Remote:
     def __init__(self, entry: InventoryEntry) -> None:
         self.entry = entry
         self._connection: fabric.Connection | None = None
+        self._asks_password = False
 
     @property
     def name(self) -> str:
@@ -55,12 +58,15 @@ class Remote:
             HostError: it cannot be opened.
         """
         if self._connection is None:
-            from raftbed.hosts.ssh import fabric_connection
+            from raftbed.hosts.blocking import fabric_connection
 
             try:
                 self._connection = fabric_connection(self.entry)
             except OSError as error:
                 raise HostError(f"it cannot be reached: {error}.", host=self.name) from error
+            if self.entry.sudo and self.entry.sudo_password:
+                free = self._connection.run("sudo -k -n true", hide=True, warn=True, in_stream=False)
+                self._asks_password = free.exited != 0
         return self._connection
 
     def close(self) -> None:
@@ -85,7 +91,7 @@ class Remote:
         started = time.monotonic()
         try:
             result = connection.run(
-                self._line(argv, timeout), hide=True, warn=True, in_stream=False, encoding="utf-8",
+                self._line(argv, timeout), hide=True, warn=True, in_stream=self._input(), encoding="utf-8",
                 timeout=timeout + _GRACE,
             )  # fmt: skip
         except CommandTimedOut as error:
@@ -99,9 +105,11 @@ class Remote:
             raise HostError(f"the connection was lost while `{shown}` ran.", host=self.name)
         if result.exited == _KILLED and time.monotonic() - started >= timeout:
             raise self._too_slow(shown, timeout)
+        found = CommandResult(result.exited, result.stdout, result.stderr)
+        Sudo(self.entry).examine(found)
         if check and result.exited != 0:
             raise CommandError(host=self.name, command=shown, status=result.exited, stderr=result.stderr)
-        return CommandResult(result.exited, result.stdout, result.stderr)
+        return found
 
     def lines(self, argv: Sequence[str]) -> Iterator[str]:
         """What a command writes to its standard output, line by line, as long as it goes on.
@@ -118,6 +126,8 @@ class Remote:
         try:
             channel = self.connection().create_session()
             channel.exec_command(self._line(argv, None))
+            if self._asks_password:
+                channel.sendall(f"{self.entry.sudo_password}\n".encode())
             with channel.makefile("rb") as stream:
                 for line in stream:
                     yield line.decode(errors="replace").rstrip("\r\n")
@@ -163,9 +173,16 @@ class Remote:
         if timeout is not None:
             # The host's own: what is left of a command whose connection is lost ends there, too.
             words = ["timeout", "-s", "KILL", str(math.ceil(timeout)), *words]
-        if self.entry.sudo:
+        if self._asks_password:
+            # "-k": a password that sudo remembers would be one it does not read.
+            words = ["sudo", "-k", "-S", "-p", "", "--", *words]
+        elif self.entry.sudo:
             words = ["sudo", "-n", "--", *words]
         return f"{shlex.join(words)}; exit $?"
+
+    def _input(self) -> io.StringIO | bool:
+        """What a command reads: the password that sudo asks for, or nothing."""
+        return io.StringIO(f"{self.entry.sudo_password}\n") if self._asks_password else False
 
     def _too_slow(self, shown: str, timeout: float) -> CommandError:
         return CommandError(host=self.name, command=shown, status=None, stderr="",
@@ -181,6 +198,17 @@ class Fleet:
 
     def __init__(self, entries: Iterable[InventoryEntry]) -> None:
         self.remotes: Mapping[str, Remote] = {entry.name: Remote(entry) for entry in entries}
+
+    @property
+    def entries(self) -> Inventory:
+        """How they are reached."""
+        return Inventory({name: remote.entry for name, remote in self.remotes.items()})
+
+    def only(self, names: Collection[str]) -> Fleet:
+        """Some of them, over the same connections."""
+        some = Fleet(())
+        some.remotes = {name: remote for name, remote in self.remotes.items() if name in names}
+        return some
 
     def __enter__(self) -> Fleet:
         return self

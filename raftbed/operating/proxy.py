@@ -20,7 +20,7 @@ def connect(entry: InventoryEntry) -> socket.socket:
     Raises:
         HostError: it cannot be made.
     """
-    from raftbed.hosts.ssh import open_connected
+    from raftbed.hosts.streams import open_connected
 
     if entry.jump:
         raise HostError(

@@ -58,7 +58,7 @@ def log_in(cluster: Cluster, node: str) -> int:
 
 
 def _log_in_without_ssh(entry: InventoryEntry) -> int:
-    from raftbed.hosts.ssh import fabric_connection
+    from raftbed.hosts.blocking import fabric_connection
 
     try:
         with fabric_connection(entry) as connection:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from raftbed.errors import HostError
 from raftbed.hosts.inventory import InventoryEntry
+from raftbed.hosts.streams import filled_in
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+=,~-]+")
 
@@ -66,11 +67,7 @@ def _way(entry: InventoryEntry, proxy: Sequence[str]) -> list[tuple[str, str]]:
     if entry.open_socket is not None:
         return [("ProxyCommand", _command(entry, [*proxy, entry.name]))]
     if entry.proxy_command:
-        filled = {"{name}": entry.name, "{address}": entry.address, "{port}": str(entry.port), "{user}": entry.user}
-        words = list(entry.proxy_command)
-        for mark, value in filled.items():
-            words = [word.replace(mark, value) for word in words]
-        return [("ProxyCommand", _command(entry, words))]
+        return [("ProxyCommand", _command(entry, filled_in(entry.proxy_command, entry)))]
     return [("ProxyJump", _word(entry, entry.jump))] if entry.jump else []
 
 
