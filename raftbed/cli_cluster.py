@@ -71,7 +71,8 @@ def up(name: str, hosts: str, nodes: int | None, bug: str | None, forward: bool,
     count = f"{len(addresses)} node{'s' if len(addresses) > 1 else ''}"
     console.result(f"The cluster {cluster.name} is up: {count}, {leader} leads.")
     several = len(list_clusters()) > 1
-    inside = cluster.lab is not None
+    with cluster.inventory() as inventory:
+        inside = any(entry.open_socket is not None or entry.tunnel for entry in inventory.values())
     for line in how_to_talk(cluster.name, leader, addresses, ports, inside=inside, several=several):
         console.result(line)
     if as_json:

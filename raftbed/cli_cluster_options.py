@@ -27,9 +27,9 @@ NODES: Final[Callable[[Any], Any]] = click.argument("nodes", nargs=-1, metavar="
 
 def picked(choice: str | None) -> Cluster:
     """The cluster that the user means."""
-    from raftbed.operating.clusters import list_clusters, pick
+    from raftbed.operating.clusters import find
 
-    return pick(choice, list_clusters())
+    return find(choice)
 
 
 def reached(function: Callable[..., Any]) -> Callable[..., Any]:

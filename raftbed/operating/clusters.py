@@ -176,28 +176,46 @@ def tidy_up() -> None:
 def list_clusters() -> list[Cluster]:
     """The clusters of this user on this machine, those that can be talked to."""
     place = clusters_directory()
-    found = [
-        Cluster(_name(lab.directory), lab.directory, read_record(lab.directory), lab)
-        for lab in labs.list_labs(place)
-        if lab.state == "kept"
-    ]
-    for path in sorted(place.glob(f"*/{RECORD}")):
-        record = read_record(path.parent)
-        if record is not None and not (path.parent / labs.SPECIFICATION).exists():
-            found.append(Cluster(record.name, path.parent, record, None))
-    return found
+    directories = [lab.directory for lab in labs.list_labs(place)]
+    directories += [path.parent for path in sorted(place.glob(f"*/{RECORD}"))]
+    found = [cluster_at(directory) for directory in dict.fromkeys(directories)]
+    return [cluster for cluster in found if cluster is not None]
 
 
-def _name(directory: Path) -> str:
+def cluster_at(directory: Path) -> Cluster | None:
+    """The cluster whose files lie in a directory; None when there is none that can be talked to."""
     record = read_record(directory)
-    return record.name if record else directory.name if directory.parent == clusters_directory() else str(directory)
+    lab = labs.lab_info(directory)
+    if lab is not None:
+        own = directory.parent == clusters_directory()
+        name = record.name if record else directory.name if own else str(directory)
+        return Cluster(name, directory, record, lab) if lab.state == "kept" else None
+    return Cluster(record.name, directory, record, None) if record else None
+
+
+def find(choice: str | None) -> Cluster:
+    """The cluster that the user means.
+
+    Parameters:
+        choice: a name, or a path of its directory (or of the run that kept it); None: the only one.
+
+    Raises:
+        UsageError: there is none, none of that name, or it is not clear which.
+    """
+    if choice is not None and os.sep in choice:
+        # By its path it is found from anywhere, whatever the environment says of where clusters are remembered.
+        path = Path(os.path.realpath(choice))
+        found = cluster_at(path) or cluster_at(path / "lab")
+        if found is not None:
+            return found
+    return pick(choice, list_clusters())
 
 
 def pick(choice: str | None, clusters: Sequence[Cluster]) -> Cluster:
     """The cluster that the user means.
 
     Parameters:
-        choice: a name, or a path of its directory (or of the run that kept it); None: the only one.
+        choice: a name; None: the only one.
         clusters: all that there are.
 
     Raises:
@@ -211,10 +229,7 @@ def pick(choice: str | None, clusters: Sequence[Cluster]) -> Cluster:
         if len(clusters) > 1:
             raise UsageError(f"there are several clusters: {known}.", remedy="Say which one: --cluster NAME")
         return clusters[0]
-    path = Path(os.path.realpath(choice))
     named = [cluster for cluster in clusters if cluster.name == choice]
-    # A run keeps its hosts in a directory below its own.
-    named = named or [one for one in clusters if path in (one.directory, one.directory.parent)]
     if not named:
         raise UsageError(f"there is no cluster {choice!r}.", remedy=f"There is: {known}.")
     if len(named) > 1:

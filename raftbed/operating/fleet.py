@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 import shlex
 import socket
@@ -60,6 +61,8 @@ class Remote:
         if self._connection is None:
             from raftbed.hosts.blocking import fabric_connection
 
+            # What it would log (a port that is closed, say) is told as a result.
+            logging.getLogger("paramiko").addHandler(logging.NullHandler())
             try:
                 self._connection = fabric_connection(self.entry)
             except OSError as error:

@@ -22,6 +22,7 @@ import msgspec
 from raftbed.errors import HostError, RaftbedError
 from raftbed.hosts import labs
 from raftbed.hosts.inventory import Inventory, InventoryEntry
+from raftbed.hosts.ssh import SSHHost
 from raftbed.operating import clusters
 from raftbed.operating.clusters import Cluster, ForwardRecord, write_private
 
@@ -103,13 +104,17 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, over.set)
     with _lab_watch(cluster, over):
-        servers = [
-            await asyncio.start_server(_forwarder(inventory.entry(node), targets[node]), sock=listener)
-            for node, listener in listeners.items()
-        ]
-        await over.wait()
-        for server in servers:
-            server.close()
+        hosts = {node: SSHHost(inventory.entry(node)) for node in listeners}
+        try:
+            servers = [
+                await asyncio.start_server(await _forwarder(hosts[node], targets[node]), sock=listener)
+                for node, listener in listeners.items()
+            ]
+            await over.wait()
+            for server in servers:
+                server.close()
+        finally:
+            await asyncio.gather(*(host.disconnect() for host in hosts.values()))
 
 
 @contextlib.contextmanager
@@ -136,13 +141,17 @@ def _lab_watch(cluster: Cluster, over: asyncio.Event) -> Iterator[None]:
 _Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def _forwarder(entry: InventoryEntry, address: str) -> _Handler:
+async def _forwarder(remote: SSHHost, address: str) -> _Handler:
     host, _, port = address.rpartition(":")
+    tunnel = (await remote.endpoint(int(port))).unix_socket
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
-                far_reader, far_writer = await _connect(entry, host, int(port))
+                if tunnel:
+                    far_reader, far_writer = await asyncio.open_unix_connection(tunnel)
+                else:
+                    far_reader, far_writer = await _connect(remote.entry, host, int(port))
         except (OSError, TimeoutError):
             writer.transport.abort()  # as a node that is down would do it
             return
@@ -214,7 +223,7 @@ def main(arguments: Sequence[str]) -> int:
         os.close(descriptor)
 
     try:
-        forward(clusters.pick(str(directory), clusters.list_clusters()), None, tell)
+        forward(clusters.find(str(directory)), None, tell)
     except RaftbedError as error:
         with contextlib.suppress(OSError):  # it was closed: the error came later, and nobody listens any more
             os.write(descriptor, str(error).encode())

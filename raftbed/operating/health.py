@@ -114,7 +114,7 @@ def disagreements(reports: Sequence[NodeReport]) -> list[str]:
 def summary(name: str, reports: Sequence[NodeReport]) -> str:
     """How the cluster is, in a sentence that goes with the table, which says what is wrong with each node."""
     unwell = sum(bool(trouble(report)) for report in reports)
-    found = [f"{unwell} of {len(reports)} nodes are not well"] if unwell else []
+    found = [f"{unwell} of {len(reports)} nodes {'is' if unwell == 1 else 'are'} not well"] if unwell else []
     found += disagreements(reports)
     return f"The cluster {name} is not well: {'; '.join(found)}." if found else f"The cluster {name} is well."
 
