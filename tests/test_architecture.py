@@ -130,6 +130,23 @@ def test_hosts_and_faults_do_not_know_the_run(module):
     assert [name for name in own(SOURCES[module]) if within(name, *above)] == []
 
 
+@rule([f"raftbed.operating.{name}" for name in ("health", "logs", "showing", "ssh_config")])
+def test_what_operating_shows_is_pure(module):
+    assert not foreign(SOURCES[module])
+    impure = ("asyncio", "time", "datetime.datetime.now", "socket", "threading", "os", "io", "subprocess", "sys")
+    assert not [name for name in imports(SOURCES[module]) if within(name, *impure)]
+
+
+@rule([name for name in SOURCES if not within(name, "raftbed.operating", "raftbed.hosts.blocking")])
+def test_only_operating_works_with_fabric(module):
+    assert not foreign(SOURCES[module]) & {"fabric", "invoke"}
+
+
+@rule(below("raftbed.hosts") + below("raftbed.faults") + below("raftbed.systems"))
+def test_what_is_operated_does_not_know_it(module):
+    assert not [name for name in own(SOURCES[module]) if within(name, "raftbed.operating")]
+
+
 def test_the_model_is_a_leaf():
     assert own(SOURCES["raftbed.model"]) == []
     assert foreign(SOURCES["raftbed.model"]) == set()
