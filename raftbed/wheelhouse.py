@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from raftbed.hosts.base import Host
 
 OLDEST_PYTHON: Final = (3, 11)
 _DOWNLOAD_TIMEOUT: Final = 300.0
+_making = threading.Lock()
 
 _INTERPRETER_SCRIPT: Final = """
 import json, platform, sys, sysconfig
@@ -138,6 +140,13 @@ def make_wheelhouse(host: str, interpreter: Interpreter, cache: Path) -> tuple[s
     Raises:
         DeployError: they cannot be had; names host, version and remedy.
     """
+    # One at a time: hosts that are alike share one, and the parser of CPython 3.11 is not safe in several threads.
+    with _making:
+        path = _made(host, interpreter, cache)
+    return hashlib.sha256(path.read_bytes()).hexdigest(), path
+
+
+def _made(host: str, interpreter: Interpreter, cache: Path) -> Path:
     requirements = node_requirements()
     wanted = json.dumps([requirements, interpreter.version[:2], interpreter.platforms, interpreter.runs_what_runs_here])
     key = hashlib.sha256(wanted.encode()).hexdigest()[:32]
@@ -153,7 +162,7 @@ def make_wheelhouse(host: str, interpreter: Interpreter, cache: Path) -> tuple[s
             beside = Path(scratch, "made")
             beside.write_bytes(bundle.archive)
             beside.replace(path)
-    return hashlib.sha256(path.read_bytes()).hexdigest(), path
+    return path
 
 
 def installed_packages(requirements: list[str]) -> dict[str, bytes] | None:

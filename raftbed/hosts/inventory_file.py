@@ -170,6 +170,8 @@ def _checked(path: Path, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
             raise _wrong(path, name, key, f"{value!r} is no list of texts", f'Write: {key} = ["...", "..."]')
         if key == "port" and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535):
             raise _wrong(path, name, key, f"{value!r} is no port", "Write: port = 22")
+    if not re.fullmatch(r"[^@\s-][^@\s]*", table.get("user", "x")):
+        raise _wrong(path, name, "user", f"{table['user']!r} is no user", 'Write: user = "root"')
     if "peer" in table:
         _check_peer(path, name, table["peer"])
     home = table.get("home", "/")
