@@ -160,11 +160,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed (default: %(default)s)")
     parser.add_argument("--count", type=int, help="how many seeds (default: 10, for bugs 5)")
     parser.add_argument("--time-limit", type=float, default=60.0, help="bugs: seconds (default: %(default)s)")
-    parser.add_argument("--bound", type=float, default=8.0, help="overhead: seconds (default: %(default)s)")
+    parser.add_argument("--bound", type=float, help="overhead, twenty: seconds (default: 8, for twenty 30)")
     parser.add_argument("--manifest", default="../shared/histories/manifest.json", help="histories: the manifest")
     parser.add_argument("--keep", type=Path, help="keep the runs here")
     options = parser.parse_args(argv)
     options.count = options.count or (5 if options.experiment == "bugs" else 10)
+    options.bound = options.bound or (30.0 if options.experiment == "twenty" else 8.0)
     options.manifest = Path(options.manifest).absolute()
     with tempfile.TemporaryDirectory() as scratch:
         directory = options.keep or Path(scratch)

@@ -14,6 +14,9 @@ import pytest_asyncio
 from tests_inventory import RelayThread, inventory_through_proxy, inventory_through_relays
 from tests_machine import why_no_local_hosts
 
+from raftbed.errors import HostError
+from raftbed.hosts.blocking import fabric_connection
+from raftbed.hosts.inventory_file import read_inventory
 from raftbed.hosts.local import LocalPool
 from raftbed.store import RunDirectory
 
@@ -88,6 +91,19 @@ async def test_five_distant_hosts_are_deployed_to_and_a_partition_test_ends_vali
     took = phases(latest(tmp_path))
     print({name: round(seconds, 1) for name, seconds in took.items()})
     assert took["hosts"] + took["deploy"] <= 30.0  # the bound of the issue, far above what it takes
+
+
+async def test_fabric_and_paramiko_reach_hosts_of_an_inventory(pool, tmp_path):
+    entry = read_inventory(str(inventory_through_proxy(pool, pool._directory, tmp_path)))["n2"]
+
+    def call() -> str:
+        with fabric_connection(entry) as connection:
+            return connection.run("hostname", hide=True, in_stream=False).stdout.strip()
+
+    assert await asyncio.to_thread(call) == "n2"
+    (tmp_path / "known_hosts").write_text("")
+    with pytest.raises(HostError, match=r"n2: SSH to lab-n2:22 failed: .*not found in known_hosts"):
+        await asyncio.to_thread(fabric_connection, entry)
 
 
 async def until_working(cwd: Path, process: asyncio.subprocess.Process, operations: int = 100) -> RunDirectory:

@@ -59,7 +59,7 @@ def test_a_file_with_defaults_and_hosts(tmp_path):
     assert (one.key, one.known_hosts) == (tmp_path / "key", (str(tmp_path / "hosts"),))
     assert (one.python, one.home, one.labels) == ("/opt/python/bin/python3", "/srv/raftbed", ("rack 4",))
     assert one.power_off[2] == "{name}.ipmi"
-    assert not one.tunnel  # reached directly
+    assert one.tunnel  # or its node would have to listen at both addresses
     assert (two.login, two.sudo) == ("admin@db.example.org:2222", False)
     assert two.jump == "me@gate.example.org,inner:23"
     assert two.tunnel  # who needs another host to reach SSH can hardly reach the node directly
@@ -134,6 +134,12 @@ def test_a_missing_file_and_a_malformed_list(tmp_path):
 def test_no_destination_can_be_an_option_or_a_command(text):
     with pytest.raises(UsageError):
         parse_destination(text)
+
+
+def test_a_host_with_one_address_is_reached_directly_unless_told_otherwise(tmp_path):
+    assert not read_inventory(written(tmp_path, GOOD))["n1"].tunnel
+    assert read_inventory(written(tmp_path, GOOD + "tunnel = true\n"))["n1"].tunnel
+    assert not read_inventory(written(tmp_path, GOOD + 'peer = "10.0.0.1"\ntunnel = false\n'))["n1"].tunnel
 
 
 def test_what_is_an_inventory_and_what_is_a_kind():
