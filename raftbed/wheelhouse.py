@@ -29,7 +29,6 @@ from raftbed.hosts.base import Host
 
 OLDEST_PYTHON: Final = (3, 11)
 _DOWNLOAD_TIMEOUT: Final = 300.0
-_making = threading.Lock()
 
 _INTERPRETER_SCRIPT: Final = """
 import json, platform, sys, sysconfig
@@ -108,6 +107,10 @@ async def examine(host: Host, python: str) -> Interpreter:
     return found
 
 
+_MAKING: Final = threading.Lock()
+"""Hosts that are alike need one wheelhouse, not one each; and ast.parse of Python 3.11 fails in two threads at once."""
+
+
 def default_cache() -> Path:
     """Where wheelhouses are kept on this machine."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -140,13 +143,11 @@ def make_wheelhouse(host: str, interpreter: Interpreter, cache: Path) -> tuple[s
     Raises:
         DeployError: they cannot be had; names host, version and remedy.
     """
-    # One at a time: hosts that are alike share one, and the parser of CPython 3.11 is not safe in several threads.
-    with _making:
-        path = _made(host, interpreter, cache)
-    return hashlib.sha256(path.read_bytes()).hexdigest(), path
+    with _MAKING:
+        return _make_wheelhouse(host, interpreter, cache)
 
 
-def _made(host: str, interpreter: Interpreter, cache: Path) -> Path:
+def _make_wheelhouse(host: str, interpreter: Interpreter, cache: Path) -> tuple[str, Path]:
     requirements = node_requirements()
     wanted = json.dumps([requirements, interpreter.version[:2], interpreter.platforms, interpreter.runs_what_runs_here])
     key = hashlib.sha256(wanted.encode()).hexdigest()[:32]
@@ -162,7 +163,7 @@ def _made(host: str, interpreter: Interpreter, cache: Path) -> Path:
             beside = Path(scratch, "made")
             beside.write_bytes(bundle.archive)
             beside.replace(path)
-    return path
+    return hashlib.sha256(path.read_bytes()).hexdigest(), path
 
 
 def installed_packages(requirements: list[str]) -> dict[str, bytes] | None:
