@@ -53,7 +53,10 @@ def exec_command(
 ) -> int:
     """Run COMMAND as root on the hosts of nodes (default: all) at once, and show what each one said, in their order.
 
-    No shell reads COMMAND; for a shell's ways write:  raftbed cluster exec -- sh -c 'ps aux | wc -l'
+    No shell reads COMMAND; for pipes and variables:
+
+    \b
+      raftbed cluster exec -- sh -c 'ps aux | wc -l'
 
     Ends with the largest exit status, or with 255 when a host could not be reached.
     """
@@ -144,7 +147,9 @@ def proxy(node: str, choice: str | None) -> int:
 def ssh_config(out: Path | None, choice: str | None) -> int:
     """Print a configuration for OpenSSH, with a Host for each node.
 
-    raftbed cluster ssh-config --out FILE, and then: ssh -F FILE n1
+    \b
+      raftbed cluster ssh-config --out FILE
+      ssh -F FILE n1
     """
     from raftbed.operating import clusters, ssh_access
 

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,10 @@ async def examine(host: Host, python: str) -> Interpreter:
     return found
 
 
+_MAKING: Final = threading.Lock()
+"""Hosts that are alike need one wheelhouse, not one each; and ast.parse of Python 3.11 fails in two threads at once."""
+
+
 def default_cache() -> Path:
     """Where wheelhouses are kept on this machine."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -138,6 +143,11 @@ def make_wheelhouse(host: str, interpreter: Interpreter, cache: Path) -> tuple[s
     Raises:
         DeployError: they cannot be had; names host, version and remedy.
     """
+    with _MAKING:
+        return _make_wheelhouse(host, interpreter, cache)
+
+
+def _make_wheelhouse(host: str, interpreter: Interpreter, cache: Path) -> tuple[str, Path]:
     requirements = node_requirements()
     wanted = json.dumps([requirements, interpreter.version[:2], interpreter.platforms, interpreter.runs_what_runs_here])
     key = hashlib.sha256(wanted.encode()).hexdigest()[:32]

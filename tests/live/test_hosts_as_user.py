@@ -74,14 +74,15 @@ def lay_out(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "but_not"),
+    ("modules", "but_not"),
     [
-        ("test_hosts_local.py", "wheelhouse"),
+        (("test_hosts_local.py", "test_host_contract.py"), "wheelhouse"),
         # What does not depend on who the user is was shown as root.
-        ("test_cluster.py", "deployment or restart or clean or following or worst or kept"),
+        (("test_cluster.py",), "deployment or restart or clean or following or worst or kept"),
     ],
+    ids=["hosts", "cluster"],
 )
-def test_an_ordinary_user_has_local_hosts_too(user, module, but_not):
+def test_an_ordinary_user_has_local_hosts_too(user, modules, but_not):
     become, name, home = user
     python = reachable_interpreter(become)
     if not python:
@@ -100,7 +101,8 @@ def test_an_ordinary_user_has_local_hosts_too(user, module, but_not):
     script = 'mount --bind "$1" "$2" && shift 2 && cd / && exec "$@"'
     show = ["unshare", "--mount", "sh", "-c", script, "sh", packages, home / "site-packages"]
     test = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--rootdir", home, "-c", home / "pyproject.toml"]
-    test += ["--basetemp", home / "t", "-k", f"not ({but_not})", home / "tests/live" / module]
+    test += ["--basetemp", home / "t", "-k", f"not ({but_not})"]
+    test += [home / "tests/live" / module for module in modules]
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(home), "LANG": "C.UTF-8"}
     done = subprocess.run(
         [*show, *become, home / "venv/bin/python", *test], capture_output=True, text=True, env=environment, check=False
