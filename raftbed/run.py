@@ -245,7 +245,7 @@ class Run:
                 missing = await self._bounded("fetch the nodes' logs", system.collect(self._directory))
                 for sentence in missing or ():
                     self._event("warning", sentence)
-                if self._keep and system.installed and not is_inventory(self._plan.hosts):
+                if self._keep and system.installed:
                     from raftbed.operating.bringing_up import remember_kept
 
                     remember_kept(self._directory.path / "lab", self._manifest.run, self._plan, system)

@@ -164,11 +164,8 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
     if report is not None:
         console.result(f"  report: {report}")
     if request.keep:
-<<<<<<< HEAD
-        console.say("The hosts are still up: raftbed cluster status, ssh, exec; remove them with: raftbed clean")
-=======
-        console.say(f"The nodes are still up; remove them with: {clean_command(plan.hosts)}")
->>>>>>> inventory
+        look = " Look at them with: raftbed cluster status." if plan.hosts == "local" else ""
+        console.say(f"The nodes are still up.{look} Remove them with: {clean_command(plan.hosts)}")
     return directory, state, results, report
 
 

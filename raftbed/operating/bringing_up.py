@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,7 @@ from raftbed import plan as planning
 from raftbed.errors import HostError, StoreError
 from raftbed.hosts import HostPool, SocketFactory, labs, make_pool
 from raftbed.hosts.inventory import Inventory
-from raftbed.hosts.inventory_file import Access, is_inventory
+from raftbed.hosts.inventory_file import Access, clean_command, is_inventory
 from raftbed.hosts.preflight import Needs, preflight
 from raftbed.hosts.remote import InventoryPool
 from raftbed.model import Plan
@@ -65,8 +64,7 @@ async def bring_up(request: UpRequest, say: Callable[[str], None]) -> tuple[Clus
         theirs = is_inventory(plan.hosts)
         say(f"Logging in to {count}." if theirs else f"Making {count}.")
         await pool.start()
-        clean = f"raftbed cluster clean --hosts {shlex.quote(plan.hosts)}" if theirs else "raftbed clean"
-        for oddity in await preflight(pool.hosts, Needs(ports=(PORT,), clean=clean)):
+        for oddity in await preflight(pool.hosts, Needs(ports=(PORT,), clean=clean_command(plan.hosts))):
             say(oddity)
         record, leader = await _start_nodes(request, pool, plan, say)
         if theirs:
