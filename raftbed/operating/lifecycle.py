@@ -68,6 +68,7 @@ def restart(fleet: Fleet, record: ClusterRecord, *, at_once: bool = False) -> di
             results[name] = error
             left = [other for other in fleet.remotes if other not in results]
             results.update((other, HostError("was left alone, as it was.", host=other)) for other in left)
+            break
     return results
 
 
