@@ -58,10 +58,14 @@ def log_in(cluster: Cluster, node: str) -> int:
 
 
 def _log_in_without_ssh(entry: InventoryEntry) -> int:
+    from invoke.exceptions import UnexpectedExit
+
     from raftbed.hosts.blocking import fabric_connection
 
     try:
         with fabric_connection(entry) as connection:
             return int(connection.shell().exited)
+    except UnexpectedExit as ended:
+        return int(ended.result.exited)
     except OSError as error:
         raise HostError(f"it cannot be reached: {error.strerror or error}.", host=entry.name) from error
