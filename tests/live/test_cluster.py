@@ -1,7 +1,4 @@
-"""A cluster to play with: brought up, looked at, operated and taken away, by commands as a user types them.
-
-As root, `test_hosts_as_user.py` runs this module again as an ordinary user.
-"""
+"""A cluster to play with: brought up, looked at, operated and taken away, by commands as a user types them."""
 
 from __future__ import annotations
 

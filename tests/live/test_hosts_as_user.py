@@ -1,4 +1,4 @@
-"""As root: the contract of local hosts, and the life of a cluster, once more as an ordinary user made for the test.
+"""As root: the contract of local hosts once more, as an ordinary user made for the test.
 
 Everything that the user runs (interpreter, packages, source) lies below his private home directory.
 """
@@ -73,16 +73,7 @@ def lay_out(home: Path) -> None:
     (home / "site-packages").mkdir()
 
 
-@pytest.mark.parametrize(
-    ("modules", "but_not"),
-    [
-        (("test_hosts_local.py", "test_host_contract.py"), "wheelhouse"),
-        # What does not depend on who the user is was shown as root.
-        (("test_cluster.py",), "deployment or restart or clean or following or worst or kept"),
-    ],
-    ids=["hosts", "cluster"],
-)
-def test_an_ordinary_user_has_local_hosts_too(user, modules, but_not):
+def test_an_ordinary_user_has_local_hosts_too(user):
     become, name, home = user
     python = reachable_interpreter(become)
     if not python:
@@ -101,8 +92,13 @@ def test_an_ordinary_user_has_local_hosts_too(user, modules, but_not):
     script = 'mount --bind "$1" "$2" && shift 2 && cd / && exec "$@"'
     show = ["unshare", "--mount", "sh", "-c", script, "sh", packages, home / "site-packages"]
     test = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--rootdir", home, "-c", home / "pyproject.toml"]
-    test += ["--basetemp", home / "t", "-k", f"not ({but_not})"]
-    test += [home / "tests/live" / module for module in modules]
+    test += [
+        "--basetemp",
+        home / "t",
+        "-k",
+        "not wheelhouse",
+        *(home / "tests/live" / name for name in ("test_hosts_local.py", "test_host_contract.py")),
+    ]
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(home), "LANG": "C.UTF-8"}
     done = subprocess.run(
         [*show, *become, home / "venv/bin/python", *test], capture_output=True, text=True, env=environment, check=False
