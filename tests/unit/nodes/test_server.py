@@ -300,6 +300,11 @@ async def test_connections_are_closed_or_kept_as_the_client_asks() -> None:
         _, headers, _ = await client.ask("GET http://x/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert headers["connection"] == "close"
         assert await client.reader.read() == b""
+    async with node() as (client, _):
+        await client.ask(GET)
+        _, headers, _ = await client.ask(GET.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+        assert headers["connection"] == "close"
+        assert await client.reader.read() == b""
 
 
 async def test_head_is_answered_without_a_body() -> None:
