@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from raftbed.sim.node import SimulatedNode
+from raftbed.sim.replies import Node
 
 
 class Machines:
@@ -14,7 +14,7 @@ class Machines:
         nodes: by name.
     """
 
-    def __init__(self, nodes: Mapping[str, SimulatedNode]) -> None:
+    def __init__(self, nodes: Mapping[str, Node]) -> None:
         self.nodes = nodes
         self._killed: dict[str, dict[str, None]] = {name: {} for name in nodes}
         self._unpowered: dict[str, dict[str, None]] = {name: {} for name in nodes}
