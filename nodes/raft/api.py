@@ -66,9 +66,7 @@ class Raft(Operators):
         self.id = id
         self.config = config
         self._encode = msgspec.msgpack.Encoder().encode
-        self._driver = Driver(
-            id, config, network, storage, clock, random or Random(), tracer, on_membership, workers
-        )
+        self._driver = Driver(id, config, network, storage, clock, random or Random(), tracer, on_membership, workers)
 
     # -- RPC entry points -----------------------------------------------------------------------------------------
 

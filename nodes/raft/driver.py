@@ -168,7 +168,9 @@ class Driver:
         self._call_timer: asyncio.TimerHandle | None = None
         self._patience = config.election_timeout_min * MILLISECOND / 1e9
         self._disk = workers(self._loop, f"raft-storage-{node}")
-        self._snapshots = SnapshotWork(f"raft-snapshots-{node}", config, network, storage, self.push, self._end, workers)
+        self._snapshots = SnapshotWork(
+            f"raft-snapshots-{node}", config, network, storage, self.push, self._end, workers
+        )
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.failure: Exception | None = None
         self.closing = False

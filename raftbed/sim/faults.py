@@ -237,7 +237,7 @@ def _delay(random: Random) -> tuple[int, int]:
 # -- machines ---------------------------------------------------------------------------------------------------------
 
 
-def _on_machines(act: Callable[[Nemesis, Strike, str], Any], shows: Callable[[Node], bool], name: str) -> Kind:
+def on_machines(act: Callable[[Nemesis, Strike, str], Any], shows: Callable[[Node], bool], name: str) -> Kind:
     """Something that is done to the nodes picked, and undone when no step does it any more."""
 
     def inject(nemesis: Nemesis, strike: Strike) -> Found:
@@ -327,19 +327,19 @@ def _transfer(nemesis: Nemesis, strike: Strike) -> Found:
     return [target], {"mechanism": "simulated", "target": target}
 
 
-_KILL = _on_machines(lambda n, s, node: n.machines.kill(node, s.step.id), lambda node: not node.running, "gone")
-_POWER = _on_machines(
+_KILL = on_machines(lambda n, s, node: n.machines.kill(node, s.step.id), lambda node: not node.running, "gone")
+_POWER = on_machines(
     lambda n, s, node: n.machines.fail_power(node, s.step.id), lambda node: not node.powered, "lost_bytes"
 )
-_PAUSE = _on_machines(
+_PAUSE = on_machines(
     lambda n, s, node: n.machines.pause(node, s.step.id), lambda node: node.paused or not node.running, "paused"
 )
-_FULL = _on_machines(lambda n, s, node: n.machines.fill_disk(node, s.step.id), lambda node: node.disk.full, "full")
-_BROKEN = _on_machines(
+_FULL = on_machines(lambda n, s, node: n.machines.fill_disk(node, s.step.id), lambda node: node.disk.full, "full")
+_BROKEN = on_machines(
     lambda n, s, node: n.machines.break_disk(node, s.step.id), lambda node: node.disk.broken, "broken"
 )
-_CLOCK = _on_machines(_set_clock, lambda node: True, "set")
-_SLOW = _on_machines(_slow, lambda node: bool(node.slow_disk), "slower")
+_CLOCK = on_machines(_set_clock, lambda node: True, "set")
+_SLOW = on_machines(_slow, lambda node: bool(node.slow_disk), "slower")
 
 KINDS: Mapping[str, Kind] = {
     "partition": Kind(_cut, _uncut, _is_cut),

@@ -32,6 +32,10 @@ class Machines:
         self._unpowered[name][owner] = None
         return self.nodes[name].fail_power()
 
+    def hold_down(self, name: str, owner: str) -> None:
+        """No restart while `owner` holds it; what ends its process is somebody else's."""
+        self._killed[name][owner] = None
+
     def pause(self, name: str, owner: str) -> None:
         """SIGSTOP, as long as `owner` holds it."""
         self._paused[name][owner] = None

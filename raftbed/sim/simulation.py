@@ -83,6 +83,7 @@ class Simulation:
         self._coverage: Counter[str] = Counter()
         self._boots: dict[str, int] = {}
         self._unsynced: dict[str, None] = {}
+        self._sampled = True
         self._cores: dict[str, SimulatedNode] = {}
         self._network = self._make_network()
         self._random = Random(f"{plan.seed}:simulation")
@@ -130,7 +131,7 @@ class Simulation:
         gc.set_threshold(*_RARE_COLLECTIONS)
         try:
             main = Task(self._phases())
-            Task(self._sample(main_is_over=lambda: main.done))
+            Task(self._sample())
             ended = self.timeline.run(lambda: main.done, limit=self._limit)
         finally:
             gc.set_threshold(*before)
@@ -185,6 +186,7 @@ class Simulation:
         self._enter("settle")
         await self._settled()
         self._sample_all()
+        self._sampled = False
         await self._stop()
         self._enter("ended")
 
@@ -259,8 +261,8 @@ class Simulation:
 
     # -- side by side with the clients ----------------------------------------------------------------------------
 
-    async def _sample(self, main_is_over: Any) -> None:
-        while not main_is_over():
+    async def _sample(self) -> None:
+        while self._sampled:
             self._sample_all()
             await self.timeline.sleep(_SAMPLE_INTERVAL)
 

@@ -26,7 +26,7 @@ _MOST_PATIENCE = 0.08  # seconds after which an impatient client has hung up
 
 
 class Clients:
-    """The machine that clients and operators are on, and its HTTP client: a session for each node, as one connects to it.
+    """The machine that clients and operators are on, and its HTTP client; implements `raftbed.clients.Connection`.
 
     Parameters:
         loop: of the process there.
@@ -34,13 +34,13 @@ class Clients:
         random: drawn from for who hangs up, and when.
 
     Attributes:
-        impatience: owner to the share of attempts that are given up early, in the middle of whatever goes on.
+        impatience: owner to the nodes, and the share of attempts at them that are given up early.
         hung_up: owner to how many were.
     """
 
     def __init__(self, loop: VirtualLoop, addresses: Mapping[str, str], random: Random) -> None:
         self.loop = loop
-        self.impatience: dict[str, float] = {}
+        self.impatience: dict[str, tuple[list[str], float]] = {}
         self.hung_up: dict[str, int] = {}
         self._draw = random.random
         self._addresses = addresses
@@ -82,8 +82,8 @@ class Clients:
 
     async def _attempt(self, node: str, request: Request, client: str, serial: int, timeout: float) -> Answer:
         asking = self._open[node].attempt(node, request, client=client, serial=serial, timeout=timeout)
-        for owner, share in self.impatience.items():
-            if self._draw() < share:
+        for owner, (nodes, share) in self.impatience.items():
+            if node in nodes and self._draw() < share:
                 self.hung_up[owner] = self.hung_up.get(owner, 0) + 1
                 try:
                     async with asyncio.timeout(self._draw() * self._draw() * _MOST_PATIENCE):
@@ -107,6 +107,8 @@ class Clients:
     def ask(self, node: Node, event: Event) -> None:
         """Have a node do what the event asks for; the event's token hears of the end."""
         token: Any = event.token  # type: ignore[union-attr]  # these have one
+        path: str
+        body: dict[str, Any]
         match event:
             case Initialize(_, members):
                 path, body, tries = "/admin/initialize", {"members": list(members)}, _TRIES

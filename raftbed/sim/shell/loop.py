@@ -14,13 +14,17 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from random import Random
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from raftbed.model import SECOND
 from raftbed.sim.clock import NodeClock
 from raftbed.sim.timeline import Timeline
 
-_T = TypeVar("_T")
+if TYPE_CHECKING:
+    _EventLoop = Any  # to the type checker every method of the real one is abstract, also what nobody calls here
+else:
+    _EventLoop = asyncio.AbstractEventLoop
+
 _ITERATION = (2_000, 20_000)  # nanoseconds until what is ready is run: a processor is not endlessly fast
 _HICCUP = (0.001, 4_000_000)  # share of iterations that the scheduler holds up, and for how long at most
 _NEVER = 1 << 62
@@ -71,7 +75,7 @@ class _Task(asyncio.Task[Any]):
         return self._number
 
 
-class VirtualLoop(asyncio.AbstractEventLoop):
+class VirtualLoop(_EventLoop):  # type: ignore[misc]  # see there
     """The event loop of one process.
 
     Parameters:
@@ -114,7 +118,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._signals: dict[int, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
         self._kept: list[asyncio.Task[Any]] = []
 
-    # -- the process ------------------------------------------------------------------------------------------------
+    # -- the process --------------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
         """SIGSTOP: nothing runs."""
@@ -137,7 +141,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         for task in self._kept:
             for _ in range(_ENDINGS):
                 try:
-                    task.get_coro().close()  # type: ignore[union-attr]  # a task's is a coroutine
+                    task.get_coro().close()
                     break
                 except Exception:  # noqa: S112  # it would not end yet, or breaks on a world that is gone
                     continue
@@ -145,11 +149,13 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._ready.clear()
         self._timers.clear()
 
-    def raise_signal(self, number: int) -> None:
-        """Send the process a signal that it handles; one that it does not handle yet is lost."""
-        if number in self._signals:
-            callback, arguments = self._signals[number]
-            self.call_soon(callback, *arguments)
+    def raise_signal(self, number: int) -> bool:
+        """Send the process a signal; False when it does not handle it, or not yet."""
+        if number not in self._signals:
+            return False
+        callback, arguments = self._signals[number]
+        self.call_soon(callback, *arguments)
+        return True
 
     def clock_changed(self) -> None:
         """The clock was set or its speed changed: timers are set anew."""
@@ -227,15 +233,13 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             raise Deadlock(f"{self.place}: nothing will happen that these wait for: {', '.join(self.waiting())}.")
         return task.result()
 
-    # -- asyncio.AbstractEventLoop: callbacks ---------------------------------------------------------------------------
+    # -- asyncio.AbstractEventLoop: callbacks -------------------------------------------------------------------------
 
     def time(self) -> float:
         """Seconds, on the machine's clock."""
         return self._clock.read(self.timeline.now) / SECOND
 
-    def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
         """See `asyncio`."""
         handle = asyncio.Handle(callback, args, self, context)
         if not self.gone:
@@ -280,7 +284,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """See `asyncio`."""
         return _Task(next(self._numbers), coro, self, **options)
 
-    # -- the network ----------------------------------------------------------------------------------------------------
+    # -- the network --------------------------------------------------------------------------------------------------
 
     async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:
         """See `asyncio`; `host` is the name of a machine."""
@@ -297,7 +301,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         assert self._network is not None, "this loop has no network"
         return self._network.listen(self, protocol_factory, port)
 
-    # -- the rest -------------------------------------------------------------------------------------------------------
+    # -- the rest -----------------------------------------------------------------------------------------------------
 
     def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
         """See `asyncio`."""

@@ -19,6 +19,7 @@ from raftbed.nodes.surroundings import Surroundings
 from raftbed.sim.clock import NodeClock
 from raftbed.sim.disk import SimulatedDisk
 from raftbed.sim.replies import Watcher
+from raftbed.sim.shell.clients import Clients
 from raftbed.sim.shell.loop import VirtualLoop
 from raftbed.sim.shell.streams import Streams
 from raftbed.sim.shell.worker import SimulatedWorker
@@ -97,13 +98,14 @@ class ShellNode:
     Attributes:
         running: there is a process.
         paused: the process stands still.
+        stopping: it was told to stop.
         boot: number of the latest start.
         slow_disk: owner to how many times as long a sync takes.
         raft: the present process's, once it takes requests.
         workers: the present process's storage threads.
         failed_by_disk: the disk of the present process failed because a fault has it so.
         last_words: what the present process logged last, as an error.
-        ask: how an operator's request reaches the node's server.
+        clients: the machine that clients and operators are on.
     """
 
     def __init__(
@@ -119,10 +121,10 @@ class ShellNode:
         segment_size: int,
         observer: Watcher,
         failed: Callable[[ShellNode, dict[str, Any]], None],
-        ask: Callable[[ShellNode, Event], None],
+        clients: Clients,
     ) -> None:
         self.name = name
-        self.config = Config.from_mapping(cluster, options)
+        self.config = Config.from_mapping(cluster, dict(options))
         self.timeline = timeline
         self.network = network
         self.observer = observer
@@ -131,7 +133,7 @@ class ShellNode:
         self.disk = SimulatedDisk(Random(f"{seed}:disk:{name}"))
         self.snapshot_disk = SimulatedDisk(Random(f"{seed}:snapshots:{name}"))  # another directory of the same disk
         self.slow_disk: dict[str, float] = {}
-        self.running = self.paused = False
+        self.running = self.paused = self.stopping = False
         self.boot = 0
         clocks = Random(f"{seed}:clock:{name}")
         self.clock = NodeClock(offset=clocks.randrange(10**12), ppm=clocks.randint(-100, 100))
@@ -149,23 +151,24 @@ class ShellNode:
             raft=dict(options),
         )
         self._failed = failed
-        self._ask = ask
+        self.clients = clients
         self._powered = True
         self._start_again = False
         self._loop: VirtualLoop | None = None
         self._past: list[VirtualLoop] = []  # held on to: what a killed process left must not come to its end
 
-    # -- life -----------------------------------------------------------------------------------------------------
+    # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start a process, if there is none; one that is coming to its end by itself is followed by another."""
         if not self._powered:
             return
         if self.running:
-            self._start_again = self.raft is not None and self.raft.closing
+            self._start_again = self.stopping or (self.raft is not None and self.raft.closing)
             return
         self.boot += 1
-        self.running, self.paused, self.failed_by_disk, self._start_again = True, False, False, False
+        self.running, self.paused, self.stopping = True, False, False
+        self.failed_by_disk = self._start_again = False
         self.raft, self.workers, self.last_words = None, [], ""
         random = Random(f"{self.seed}:loop:{self.name}:{self.boot}")
         loop = VirtualLoop(
@@ -185,7 +188,7 @@ class ShellNode:
         self._loop = self.raft = None
 
     def kill(self) -> None:
-        """SIGKILL: the process is gone; what it had written stays, and its peers and clients see their connections end."""
+        """SIGKILL: the process is gone; what it had written stays, and whoever it talked to sees the connection end."""
         if self.running:
             self.disk.kill(writing=self.writing)
             self._gone()
@@ -216,7 +219,10 @@ class ShellNode:
     def stop(self) -> None:
         """SIGTERM."""
         if self.running and self._loop is not None:
-            self._loop.raise_signal(signal.SIGTERM)
+            if self._loop.raise_signal(signal.SIGTERM):
+                self.stopping = True
+            else:
+                self.kill()  # which is what the signal does to a process that has just begun
 
     def set_disk(self, *, full: bool, broken: bool) -> None:
         """The disk is full, or broken, or well again."""
@@ -230,19 +236,19 @@ class ShellNode:
 
     def metrics(self) -> RaftMetrics | None:
         """What the node says of itself; None when nobody answers."""
-        if self.raft is None or self.paused or self.raft.closing:
+        if self.raft is None or self.paused or self.stopping or self.raft.closing:
             return None
         metrics = self.raft.metrics().current
         return None if metrics.state is State.SHUTDOWN else metrics
 
     def take(self, event: Event) -> None:
         """An operator asks, over HTTP."""
-        self._ask(self, event)
+        self.clients.ask(self, event)
 
     def take_if_alive(self, event: Event) -> None:
         """The same."""
         if self.running:
-            self._ask(self, event)
+            self.clients.ask(self, event)
 
     @property
     def powered(self) -> bool:
@@ -279,7 +285,7 @@ class ShellNode:
         if again:
             self.start()
 
-    # -- Process ----------------------------------------------------------------------------------------------------
+    # -- Process ------------------------------------------------------------------------------------------------------
 
     def begins_write(self) -> None:
         """See `Process`."""

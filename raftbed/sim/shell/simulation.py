@@ -10,10 +10,12 @@ from typing import Any
 from raftbed.clients import Connection
 from raftbed.model import SECOND
 from raftbed.sim.clock import NodeClock
+from raftbed.sim.faults import KINDS, Kind
 from raftbed.sim.network import Network
 from raftbed.sim.recording import Recording
 from raftbed.sim.replies import Node
 from raftbed.sim.shell.clients import Clients
+from raftbed.sim.shell.faults import SHELL_KINDS
 from raftbed.sim.shell.logs import kept_apart
 from raftbed.sim.shell.loop import Deadlock, VirtualLoop
 from raftbed.sim.shell.node import PORT, ShellNode
@@ -28,6 +30,7 @@ _SLACK = 60.0
 class ShellSimulation(Simulation):
     """Executes one plan with whole nodes. Parameters are those of `Simulation`; messages are not recorded."""
 
+    _kinds: Mapping[str, Kind] = {**KINDS, **SHELL_KINDS}
     _streams: Streams
     _shells: Mapping[str, ShellNode]
     _clients: Clients
@@ -53,7 +56,7 @@ class ShellSimulation(Simulation):
                     node.dispose()
                 self._clients.dispose()
 
-    # -- what is simulated ----------------------------------------------------------------------------------------
+    # -- what is simulated --------------------------------------------------------------------------------------------
 
     def _make_network(self) -> Network:
         self._streams = Streams(self.timeline, self.plan.nodes, self.plan.seed)
@@ -79,7 +82,7 @@ class ShellSimulation(Simulation):
                 segment_size=segment_size,
                 observer=self,
                 failed=self._asyncio_failed,
-                ask=self._clients.ask,
+                clients=self._clients,
             )
             for name in plan.nodes
         }
@@ -105,7 +108,7 @@ class ShellSimulation(Simulation):
     def _is_excused(self, node: Node) -> bool:
         return super()._is_excused(node) or self._shells[node.name].failed_by_disk
 
-    # -- logs -----------------------------------------------------------------------------------------------------
+    # -- logs ---------------------------------------------------------------------------------------------------------
 
     def _take_log(self, place: str, record: logging.LogRecord, text: str) -> None:
         if place == CLIENTS:
