@@ -88,7 +88,8 @@ class Endpoint(asyncio.Transport):
         self._closing = False  # by this process
         self._over = False  # for the kernel, too: it refuses what comes
         self._vanished = False  # with the machine's power
-        self._told = False  # connection_lost
+        self._is_made = self._told = False  # connection_made, connection_lost
+        self._error: Exception | None = None
 
     def begin(self, protocol: asyncio.BaseProtocol, then: Callable[[], None] | None = None) -> None:
         """Give the protocol its connection; in the process's loop."""
@@ -96,9 +97,12 @@ class Endpoint(asyncio.Transport):
         self._loop.call_soon(self._made, protocol, then)
 
     def _made(self, protocol: asyncio.BaseProtocol, then: Callable[[], None] | None) -> None:
+        self._is_made = True
         protocol.connection_made(self)
         if then is not None:
             then()
+        if self._told:  # it was over before the process heard of it
+            self._loop.call_soon(self._lose)
         self._see_to_reading()
 
     # -- asyncio.Transport --------------------------------------------------------------------------------------------
@@ -180,11 +184,12 @@ class Endpoint(asyncio.Transport):
     def _tell(self, error: Exception | None) -> None:
         if not self._told:
             self._told = self._closing = True
-            self._loop.call_soon(self._lose, error)
+            self._error = error
+            if self._is_made:
+                self._loop.call_soon(self._lose)
 
-    def _lose(self, error: Exception | None) -> None:
-        if self._protocol is not None:
-            self._protocol.connection_lost(error)
+    def _lose(self) -> None:
+        self._protocol.connection_lost(self._error)
 
     # -- out ----------------------------------------------------------------------------------------------------------
 
