@@ -130,6 +130,15 @@ def test_hosts_and_faults_do_not_know_the_run(module):
     assert [name for name in own(SOURCES[module]) if within(name, *above)] == []
 
 
+@rule(below("raftbed.sim"))
+def test_virtual_time_knows_no_other(module):
+    processes = ("campaign", "child", "hunting", "shrink")  # of the test bed itself: they measure what they take
+    if module.rpartition(".")[2] not in processes:
+        assert not [name for name in imports(SOURCES[module]) if within(name, "time", "datetime", "threading")]
+    if not within(module, "raftbed.sim.shell"):
+        assert not foreign(SOURCES[module]) & {"aiohttp"}, "cores are simulated without their shell"
+
+
 def test_the_model_is_a_leaf():
     assert own(SOURCES["raftbed.model"]) == []
     assert foreign(SOURCES["raftbed.model"]) == set()
