@@ -50,12 +50,13 @@ def test_a_paused_process_catches_up_when_it_goes_on():
     world, done = World(), []
     world.a.call_later(0.5, done.append, "due meanwhile")
     world.pass_time(0.1)
+    world.a.call_soon(done.append, "ready before")
     world.a.pause()
     world.pass_time(5)
     assert done == []
     world.a.resume()
     world.pass_time(0.1)
-    assert done == ["due meanwhile"]
+    assert done == ["ready before", "due meanwhile"]
 
 
 def test_a_killed_process_runs_no_finally():
@@ -69,6 +70,7 @@ def test_a_killed_process_runs_no_finally():
 
     world.a.create_task(main())
     world.pass_time(0.5)
+    world.a.call_soon(done.append, "ready before")
     world.a.retire()
     world.a.call_soon(done.append, "later")
     world.pass_time(5)

@@ -177,14 +177,16 @@ def test_a_writer_waits_for_a_reader_that_does_not_read():
     assert sum(map(len, far.parts)) == 1 << 20
 
 
-def test_a_connection_that_is_reset_before_its_process_hears_of_it_is_made_first():
+@pytest.mark.parametrize("when", ["before it is accepted", "while it is accepted"])
+def test_a_connection_that_is_reset_before_its_process_hears_of_it_is_made_first(when):
     world = World()
     kept = listens(world)
-    world.b.pause()
-    _ = world.a.run_until_complete(world.a.create_connection(Keeper, *ADDRESS))
+    world.a.create_task(world.a.create_connection(Keeper, *ADDRESS))
+    early = when == "before it is accepted"
+    world.timeline.run(lambda: bool(world.network.connections("b") if early else kept), limit=10**9)
+    assert not any(keeper.events for keeper in kept)
     for endpoint in world.network.connections("b"):
         endpoint.reset()
-    world.b.resume()
     world.pass_time(1)
     assert kept[0].events == ["made", "lost"]
     assert not world.complaints
