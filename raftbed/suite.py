@@ -84,6 +84,7 @@ SIMULATED_FAULTS: Mapping[str, str] = {
 SHELL_FAULTS: Mapping[str, str] = {
     "reset": "connections of some nodes are reset, again and again (simulated real nodes only)",
     "hang-up": "clients of some nodes hang up in the middle of their requests (simulated real nodes only)",
+    "slow-clients": "requests to some nodes, and their answers, come late and bit by bit (simulated real nodes only)",
     "terminate": "stops nodes with SIGTERM under load, and starts them again (simulated real nodes only)",
 }
 

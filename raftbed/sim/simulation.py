@@ -123,6 +123,9 @@ class Simulation:
     async def _stop(self) -> None:
         """Nodes without a shell are just left alone."""
 
+    def _no_end(self) -> Exception:
+        return AssertionError("the simulation has no end")
+
     # -- running --------------------------------------------------------------------------------------------------
 
     def run(self) -> Recording:
@@ -135,7 +138,8 @@ class Simulation:
             ended = self.timeline.run(lambda: main.done, limit=self._limit)
         finally:
             gc.set_threshold(*before)
-        assert ended, "the simulation has no end"
+        if not ended:
+            raise self._no_end()
         recording = self.recording
         for name in self._boots:
             recording.traces[name].append((self.timeline.now, "end", {}))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shell_support import run, whole
@@ -16,6 +18,8 @@ from raftbed import suite
 from raftbed.cli import main
 from raftbed.errors import PlanError
 from raftbed.model import VALID
+from raftbed.sim.shell.clients import Clients
+from raftbed.sim.shell.loop import Deadlock
 from raftbed.sim.shell.simulation import ShellSimulation
 
 PROGRAM = """
@@ -67,7 +71,7 @@ def test_each_kind_of_fault_is_injected_proved_and_healed(kind):
     assert results.validity == VALID, broken(results)
 
 
-@pytest.mark.parametrize("kind", ["loss", "duplicate", "delay", "clog", "reset", "hang-up"])
+@pytest.mark.parametrize("kind", ["loss", "duplicate", "delay", "clog", "reset", "hang-up", "slow-clients"])
 def test_faults_of_connections_meet_traffic(kind):
     recording = run(time_limit=3.0, schedule=[step(kind, "leader", 0.5, 2.5)])
     assert recording.faults[-1].detail["met"] > 0
@@ -132,6 +136,15 @@ def test_a_campaign_runs_whole_nodes(tmp_path, capsys):
     options = ["--seeds", "2", "--time-limit", "1", "--jobs", "1", "--store", str(tmp_path), "--json"]
     assert command(["campaign", "smoke-test", "--real-nodes", *options]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["boots"] == 10
+
+
+def test_a_run_without_an_end_says_who_waits(monkeypatch):
+    async def never(*_: Any) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(Clients, "_attempt", never)
+    with pytest.raises(Deadlock, match=r"clients wait in .*never"):
+        run("smoke-test", nodes=1, time_limit=1.0, keys=1, recovery_timeout=1.0)
 
 
 def test_chaos_has_the_faults_of_the_shell_with_whole_nodes_only():

@@ -22,7 +22,7 @@ _KEPT = 1e9  # seconds: the pool looks at the wall clock, so that no connection 
 _OPERATOR_TIMEOUT = 1.0
 _TRIES = 40  # of an initialization, while the node does not listen yet
 _TRY_AGAIN = 0.025
-_MOST_PATIENCE = 0.08  # seconds after which an impatient client has hung up
+_MOST_PATIENCE = 0.03  # seconds after which an impatient client has hung up
 
 
 class Clients:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from raftbed.sim.faults import Found, Kind, Nemesis, Strike, on_machines
+from raftbed.sim.network import Link
 from raftbed.sim.replies import Node
 from raftbed.sim.shell.clients import Clients
 from raftbed.sim.shell.node import ShellNode
-from raftbed.sim.shell.streams import Streams
+from raftbed.sim.shell.streams import CLIENTS, Streams
 
 _RESETS = (20_000_000, 300_000_000)  # nanoseconds between two
 _MOST_RESETS = 200
@@ -63,6 +64,29 @@ def _wait_again(nemesis: Nemesis, strike: Strike) -> Mapping[str, Any]:
     return {"met": clients.hung_up[strike.step.id]}
 
 
+def _slow_down(nemesis: Nemesis, strike: Strike) -> Found:
+    share, most = round(strike.random.uniform(0.05, 0.5), 2), strike.random.choice((20, 200, 800)) * 1_000_000
+    for link in _client_links(nemesis, strike):
+        link.loss[strike.step.id] = share
+        link.delay[strike.step.id] = (0, most)
+        link.changed()
+    return strike.targets, {"share": share, "delay": (0, most), "mechanism": "simulated"}
+
+
+def _speed_up(nemesis: Nemesis, strike: Strike) -> Mapping[str, Any]:
+    met = 0
+    for link in _client_links(nemesis, strike):
+        del link.loss[strike.step.id], link.delay[strike.step.id]
+        met += link.met.pop(strike.step.id, 0)
+        link.changed()
+    return {"met": met}
+
+
+def _client_links(nemesis: Nemesis, strike: Strike) -> list[Link]:
+    streams = _streams(nemesis)
+    return [streams.way(*ends) for node in strike.targets for ends in ((CLIENTS, node), (node, CLIENTS))]
+
+
 def _streams(nemesis: Nemesis) -> Streams:
     return cast(Streams, nemesis.network)
 
@@ -76,6 +100,7 @@ _TERMINATE = on_machines(_terminate, _stops, "told")
 SHELL_KINDS: Mapping[str, Kind] = {
     "reset": Kind(_reset, _reset_no_more, lambda n, s: {"resets": _streams(n).resets[s.step.id]}),
     "hang-up": Kind(_hang_up, _wait_again, lambda n, s: {"impatient": s.step.id in _clients(n).impatience}),
+    "slow-clients": Kind(_slow_down, _speed_up, lambda n, s: {"links": len(_client_links(n, s))}),
     "terminate": _TERMINATE,
 }
 """Every kind of fault that whole nodes have besides those of the simulator."""

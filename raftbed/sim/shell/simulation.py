@@ -48,9 +48,6 @@ class ShellSimulation(Simulation):
         with kept_apart(self._take_log):
             try:
                 return super().run()
-            except AssertionError as error:
-                waiting = self._clients.loop.waiting()
-                raise Deadlock(f"the run has no end; clients wait in: {', '.join(waiting) or 'nothing'}.") from error
             finally:
                 for node in self._shells.values():
                     node.dispose()
@@ -104,6 +101,10 @@ class ShellSimulation(Simulation):
                 what = f"{name}: it did not stop within {_STOP:g} s of SIGTERM."
                 self.recording.event(self.timeline.now, "error", what, node=name, log=what)
         await self._clients.close()
+
+    def _no_end(self) -> Exception:
+        waiting = self._clients.loop.waiting()
+        return Deadlock(f"the run has no end; clients wait in {', '.join(waiting) or 'nothing'}.")
 
     def _is_excused(self, node: Node) -> bool:
         return super()._is_excused(node) or self._shells[node.name].failed_by_disk
