@@ -111,8 +111,8 @@ def test_a_power_failure_takes_what_was_not_synced():
 
 
 def test_runs_repeat_in_other_processes_under_other_hash_seeds():
-    first, second = hashes("chaos-test", range(4), "1"), hashes("chaos-test", range(4), "4711")
-    assert len(set(first)) == 4
+    first, second = hashes("chaos-test", range(3), "1"), hashes("chaos-test", range(3), "4711")
+    assert len(set(first)) == 3
     assert first == second
 
 

@@ -57,10 +57,10 @@ class Clients:
 
     def dispose(self) -> None:
         """The run is over: let go of everything."""
+        self.loop.dispose()  # first: it hears no complaints any more
         for session in self._sessions.values():
             session.detach()
         self._sessions.clear()
-        self.loop.dispose()
 
     async def close(self) -> None:
         """Close all connections."""
