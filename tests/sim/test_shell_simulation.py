@@ -103,8 +103,9 @@ def test_a_node_that_fails_without_a_fault_is_a_finding():
 
 
 def test_a_power_failure_takes_what_was_not_synced():
-    schedule = [step("power", "all", at, at + 0.4, number=int(at)) for at in range(1, 8)]
-    recording = run(time_limit=8.5, rate=400.0, schedule=schedule)
+    slow = step("slow-disk", "all", 0.5, 4.8, number=9)  # so that the power fails while they write
+    schedule = [slow, *(step("power", "all", at, at + 0.4, number=int(at)) for at in (1, 2, 3, 4))]
+    recording = run(time_limit=5.5, schedule=schedule)
     lost = [event.detail.get("lost_bytes", {}) for event in recording.faults if event.state == "injected"]
     assert any(files for nodes in lost for files in nodes.values())
     assert not broken(judged(recording))

@@ -312,6 +312,6 @@ class ShellNode:
         """See `Process`."""
         return self.disk.syncs
 
-    def slowness(self) -> float:
+    def slowness(self) -> float | None:
         """See `Process`."""
-        return max(self.slow_disk.values(), default=1.0)
+        return max(self.slow_disk.values(), default=None)

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any, Protocol
 
 from raftbed.nodes.raft.storage_thread import Done
+from raftbed.sim.disk import sync_time
 from raftbed.sim.shell.loop import VirtualLoop
 
 Time = tuple[int, int]
@@ -15,9 +16,6 @@ Time = tuple[int, int]
 
 _SNAPSHOT: Time = (2_000_000, 30_000_000)
 _PIECE: Time = (200_000, 2_000_000)
-_SYNC: Time = (200_000, 1_200_000)
-_SLOW_SYNC = 0.01  # share of syncs that take ten times as long
-_LONGEST_SYNC = 1_500_000_000  # of a slow disk; longer ones would outlast the fault, and be taken for a dead node
 _NO_SYNC: Time = (5_000, 50_000)
 
 
@@ -40,8 +38,8 @@ class Process(Protocol):
         """That were asked for so far."""
         ...
 
-    def slowness(self) -> float:
-        """How many times as long a sync takes."""
+    def slowness(self) -> float | None:
+        """How many times as long a sync takes, on a slow disk."""
         ...
 
 
@@ -94,21 +92,14 @@ class SimulatedWorker:
             before = self._process.syncs()
             result, error = _outcome(function, arguments)
             synced = error is None and self._process.syncs() > before
-            time = self._time(_SYNC if synced else _NO_SYNC)
+            time = self._random.randint(*_NO_SYNC)
+            if synced:
+                time = sync_time(self._random, self._process.slowness())
             self._loop.timeline.after(time, self._written, done, result, error, synced)
         else:
             kind = getattr(function, "__name__", "")
             span = _SNAPSHOT if kind == "write_snapshot" else _PIECE if "snapshot" in kind else _NO_SYNC
             self._loop.timeline.after(self._random.randint(*span), self._happens, function, arguments, done)
-
-    def _time(self, span: Time) -> int:
-        time = self._random.randint(*span)
-        if span is _NO_SYNC:
-            return time
-        if self._random.random() < _SLOW_SYNC:
-            time *= 10
-        slowness = self._process.slowness()
-        return min(int(time * slowness), _LONGEST_SYNC) if slowness > 1.0 else time
 
     def _happens(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Done) -> None:
         if not self._loop.gone:
