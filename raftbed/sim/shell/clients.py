@@ -53,7 +53,7 @@ class Clients:
         for node, address in self._addresses.items():
             connector = aiohttp.UnixConnector(path=address, limit=0, keepalive_timeout=_KEPT)
             self._sessions[node] = aiohttp.ClientSession(connector=connector)
-            self._open[node] = KeyValueConnection(self._sessions[node], self._addresses)
+            self._open[node] = KeyValueConnection(self._sessions, self._addresses)
 
     def dispose(self) -> None:
         """The run is over: let go of everything."""
