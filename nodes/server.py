@@ -54,7 +54,7 @@ class Server:
         self._raft = raft
         self._service = Service(raft, machine, cluster=cluster, peers=peers, bug=bug)
         self._runner: web.ServerRunner | None = None
-        self._streams: set[PeerStream] = set()
+        self._streams: dict[PeerStream, None] = {}
 
     async def listen(self, host: str, port: int) -> int:
         """Take requests at an address; returns the port, which is chosen when 0 was asked for.
@@ -81,7 +81,7 @@ class Server:
 
     async def close(self) -> None:
         """Take no more requests, and let those under way come to their end."""
-        for stream in self._streams:
+        for stream in list(self._streams):
             stream.close()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -110,11 +110,11 @@ class Server:
             f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n\r\n".encode()
         )
         stream = PeerStream(self._raft, transport, request.protocol.connection_lost)
-        self._streams.add(stream)
+        self._streams[stream] = None
         try:
             await stream.closed
         finally:
-            self._streams.discard(stream)
+            self._streams.pop(stream, None)
             stream.close()
         return _Upgraded()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -153,7 +152,8 @@ class Service:
         self._cluster = cluster
         self._peers = peers
         self._bug = bug
-        self._started = time.monotonic()
+        self._clock = asyncio.get_running_loop().time
+        self._started = self._clock()
         self._answers: Counter[tuple[str, int]] = Counter()
         self._admin = Admin(raft, peers)
         self._get_route = KeyRoute("/kv/{key}", "GET", self._begin_get)
@@ -359,7 +359,7 @@ class Service:
             **details(self._raft),
             "version": __version__,
             "bug": self._bug,
-            "uptime": round(time.monotonic() - self._started, 3),
+            "uptime": round(self._clock() - self._started, 3),
         }
         return Answer(200, _encode_json(status))
 

@@ -23,7 +23,7 @@ def rows(kind: str, store: Path) -> list[tuple[str, str]]:
         return [(bug.name, f"{bug.mistake} ({bug.seen_in}; try {bug.test})") for bug in found]
     if kind == "runs":
         return [(run.name, run.description) for run in _runs(store)]
-    faults = {**suite.FAULTS, **suite.SIMULATED_FAULTS}
+    faults = {**suite.FAULTS, **suite.SIMULATED_FAULTS, **suite.SHELL_FAULTS}
     hosts = {**suite.HOSTS, **suite.HOSTS_BY_NAME}
     return list({"faults": faults, "hosts": hosts, "systems": suite.SYSTEMS}[kind].items())
 

@@ -129,7 +129,7 @@ def settings_for_hosts(settings: planning.PlanSettings) -> planning.PlanSettings
 def _plan(request: RunRequest) -> Plan:
     """The first plan of what was asked for; of one run again, the seed alone is changed."""
     plan = planning.make_plan(request.settings, seed=_draw_seed())
-    if plan.hosts == suite.SIMULATED:
+    if plan.hosts in suite.IN_VIRTUAL_TIME:
         raise UsageError(f"{plan.test} runs in virtual time only.", remedy=f"Use: raftbed simulate {plan.test}")
     return plan
 

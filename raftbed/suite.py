@@ -33,6 +33,11 @@ RARE_MADE_FREQUENT: Mapping[str, Any] = {
 SIMULATED = "simulated"
 """The kind of hosts of runs in virtual time."""
 
+REAL_NODES = "simulated-real-nodes"
+"""The same, with the whole nodes, and not their cores alone."""
+
+IN_VIRTUAL_TIME = (SIMULATED, REAL_NODES)
+
 
 @dataclass(frozen=True, slots=True)
 class NamedTest:
@@ -76,6 +81,13 @@ SIMULATED_FAULTS: Mapping[str, str] = {
     "moment": "strikes a node just after a vote, between append and commit, as it begins to lead (simulator only)",
 }
 
+SHELL_FAULTS: Mapping[str, str] = {
+    "reset": "connections of some nodes are reset, again and again (simulated real nodes only)",
+    "hang-up": "clients of some nodes hang up in the middle of their requests (simulated real nodes only)",
+    "slow-clients": "requests to some nodes, and their answers, come late and bit by bit (simulated real nodes only)",
+    "terminate": "stops nodes with SIGTERM under load, and starts them again (simulated real nodes only)",
+}
+
 TESTS: Mapping[str, NamedTest] = {
     test.name: test
     for test in (
@@ -108,6 +120,7 @@ SYSTEMS: Mapping[str, str] = {"raft": "the Raft of raftbed.nodes, over HTTP"}
 HOSTS: Mapping[str, str] = {
     "local": "hosts made of this machine's own namespaces, with SSH and addresses of their own",
     SIMULATED: "no hosts: virtual time, disks and network in one process, for `raftbed simulate`",
+    REAL_NODES: "the same with the whole nodes, server and storage included: `raftbed simulate --real-nodes`",
 }
 HOSTS_BY_NAME: Mapping[str, str] = {
     "FILE.toml": "machines of your own over SSH, as an inventory file lists them",
@@ -117,6 +130,11 @@ HOSTS_BY_NAME: Mapping[str, str] = {
 
 SYSTEM_CHECKS: Mapping[str, tuple[str, ...]] = {"raft": ("raft-invariants",)}
 """Checks of what a system's nodes record of themselves, beside those of the workload."""
+
+
+def faults_of(test: NamedTest, hosts: str) -> tuple[str, ...]:
+    """The kinds of fault that a test has on a kind of hosts: one for the simulator has all that there are."""
+    return (*test.faults, *SHELL_FAULTS) if test.hosts == SIMULATED and hosts == REAL_NODES else test.faults
 
 
 def pick(table: Mapping[str, Any], name: str, kind: str) -> Any:

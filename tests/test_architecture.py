@@ -150,6 +150,15 @@ def test_what_is_operated_does_not_know_it(module):
     assert not [name for name in own(SOURCES[module]) if within(name, "raftbed.operating")]
 
 
+@rule(below("raftbed.sim"))
+def test_virtual_time_knows_no_other(module):
+    processes = ("campaign", "child", "hunting", "shrink")  # of the test bed itself: they measure what they take
+    if module.rpartition(".")[2] not in processes:
+        assert not [name for name in imports(SOURCES[module]) if within(name, "time", "datetime", "threading")]
+    if not within(module, "raftbed.sim.shell"):
+        assert not foreign(SOURCES[module]) & {"aiohttp"}, "cores are simulated without their shell"
+
+
 def test_the_model_is_a_leaf():
     assert own(SOURCES["raftbed.model"]) == []
     assert foreign(SOURCES["raftbed.model"]) == set()

@@ -18,9 +18,8 @@ from raftbed import plan as planning
 from raftbed.errors import RaftbedError, StoreError
 from raftbed.model import INVALID, VALID, Validity, Verdict
 from raftbed.record import LineWriter, read_json_lines
-from raftbed.sim.child import pool
+from raftbed.sim.child import pool, run
 from raftbed.sim.replay import Violation, judge, replay_of, violations_of, write_replay
-from raftbed.sim.simulation import Simulation
 
 _BATCH = 4  # seeds that a process takes at once
 
@@ -190,7 +189,7 @@ def _run_seed(settings: planning.PlanSettings, seed: int, directory: Path) -> Se
     began = time.process_time()
     plan = planning.make_plan(planning.override(settings, seed=seed), seed=seed)
     try:
-        recording = Simulation(plan).run()
+        recording = run(plan)
     except Exception as error:  # a defect of the simulator must not end a campaign; it shows as what it is
         return SeedResult(seed, "unknown", reason=f"simulator: it broke: {type(error).__name__}: {error}")
     results = judge(recording)

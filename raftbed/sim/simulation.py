@@ -14,16 +14,17 @@ from random import Random
 from typing import Any
 
 from raftbed import suite
-from raftbed.clients import Tally, Worker
+from raftbed.clients import Connection, Tally, Worker
 from raftbed.model import SECOND, Op, Plan
 from raftbed.nodes.raft import Config, State, Trace
 from raftbed.nodes.raft.events import Initialize, Send
 from raftbed.sim.clients import SimulatedConnection
-from raftbed.sim.faults import Nemesis
+from raftbed.sim.faults import KINDS, Kind, Nemesis
 from raftbed.sim.message_log import MessageLog
 from raftbed.sim.network import Network
 from raftbed.sim.node import SimulatedNode
 from raftbed.sim.recording import Recording, process_record
+from raftbed.sim.replies import Node
 from raftbed.sim.timeline import Task, Timeline, all_of
 from raftbed.store import StatusSample
 from raftbed.workloads.base import Request
@@ -54,15 +55,15 @@ class Call:
 class _NoToken:
     """Nobody waits; implements `raftbed.sim.replies.Waiting`."""
 
-    def answer(self, node: SimulatedNode, value: Any) -> None:
+    def answer(self, node: Node, value: Any) -> None:
         """See `Waiting`."""
 
-    def reset(self, node: SimulatedNode) -> None:
+    def reset(self, node: Node) -> None:
         """See `Waiting`."""
 
 
 class Simulation:
-    """Executes one plan; implements `raftbed.sim.replies.Observer`.
+    """Executes one plan; implements `raftbed.sim.replies.Observer`. The nodes are cores without their shell.
 
     Parameters:
         plan: what to do.
@@ -82,16 +83,11 @@ class Simulation:
         self._coverage: Counter[str] = Counter()
         self._boots: dict[str, int] = {}
         self._unsynced: dict[str, None] = {}
-        self._network = Network(self.timeline, plan.nodes, plan.seed)
-        config = Config.from_mapping(f"raftbed {plan.test} {plan.seed}", dict(plan.node_options))
+        self._sampled = True
+        self._cores: dict[str, SimulatedNode] = {}
+        self._network = self._make_network()
         self._random = Random(f"{plan.seed}:simulation")
-        size = self._random.choice(_SEGMENT_SIZES)
-        self.nodes: dict[str, SimulatedNode] = {}
-        for name in plan.nodes:
-            self.nodes[name] = SimulatedNode(
-                name, self.nodes, config, self.timeline, self._network,
-                seed=plan.seed, segment_size=size, observer=self,
-            )  # fmt: skip
+        self.nodes = self._make_nodes(f"raftbed {plan.test} {plan.seed}", self._random.choice(_SEGMENT_SIZES))
         self.nemesis = Nemesis(
             self.timeline,
             self.nodes,
@@ -99,8 +95,38 @@ class Simulation:
             seed=plan.seed,
             record_event=self.recording.faults.append,
             record_op=self.recording.ops.append,
+            kinds=self._kinds,
         )
         self._workers = self._make_workers()
+
+    # -- what is simulated ----------------------------------------------------------------------------------------
+
+    _kinds: Mapping[str, Kind] = KINDS
+    _limit = _LIMIT
+
+    def _make_network(self) -> Network:
+        return Network(self.timeline, self.plan.nodes, self.plan.seed)
+
+    def _make_nodes(self, cluster: str, segment_size: int) -> Mapping[str, Node]:
+        config = Config.from_mapping(cluster, dict(self.plan.node_options))
+        for name in self.plan.nodes:
+            self._cores[name] = SimulatedNode(
+                name, self._cores, config, self.timeline, self._network,
+                seed=self.plan.seed, segment_size=segment_size, observer=self,
+            )  # fmt: skip
+        return self._cores
+
+    def _connection(self, number: int) -> Connection:
+        random = Random(f"{self.plan.seed}:client-network:{number}")
+        return SimulatedConnection(self.timeline, self._cores, random)
+
+    async def _stop(self) -> None:
+        """Nodes without a shell are just left alone."""
+
+    def _no_end(self) -> Exception:
+        return AssertionError("the simulation has no end")
+
+    # -- running --------------------------------------------------------------------------------------------------
 
     def run(self) -> Recording:
         """Go through all phases."""
@@ -108,11 +134,12 @@ class Simulation:
         gc.set_threshold(*_RARE_COLLECTIONS)
         try:
             main = Task(self._phases())
-            Task(self._sample(main_is_over=lambda: main.done))
-            ended = self.timeline.run(lambda: main.done, limit=_LIMIT)
+            Task(self._sample())
+            ended = self.timeline.run(lambda: main.done, limit=self._limit)
         finally:
             gc.set_threshold(*before)
-        assert ended, "the simulation has no end"
+        if not ended:
+            raise self._no_end()
         recording = self.recording
         for name in self._boots:
             recording.traces[name].append((self.timeline.now, "end", {}))
@@ -163,6 +190,8 @@ class Simulation:
         self._enter("settle")
         await self._settled()
         self._sample_all()
+        self._sampled = False
+        await self._stop()
         self._enter("ended")
 
     def _initialize(self) -> None:
@@ -221,12 +250,11 @@ class Simulation:
         plan = self.plan
         workers = []
         for number in range(plan.concurrency):
-            random = Random(f"{plan.seed}:client-network:{number}")
             workers.append(
                 Worker(
                     number,
                     plan,
-                    SimulatedConnection(self.timeline, self.nodes, random),
+                    self._connection(number),
                     clock=lambda: self.timeline.now,
                     record=self.recording.ops.append,
                     tally=self._tally,
@@ -237,8 +265,8 @@ class Simulation:
 
     # -- side by side with the clients ----------------------------------------------------------------------------
 
-    async def _sample(self, main_is_over: Any) -> None:
-        while not main_is_over():
+    async def _sample(self) -> None:
+        while self._sampled:
             self._sample_all()
             await self.timeline.sleep(_SAMPLE_INTERVAL)
 
@@ -255,7 +283,7 @@ class Simulation:
 
     # -- Observer -------------------------------------------------------------------------------------------------
 
-    def traced(self, node: SimulatedNode, traces: Sequence[Trace]) -> None:
+    def traced(self, node: Node, traces: Sequence[Trace]) -> None:
         """See `Observer`."""
         now, name = self.timeline.now, node.name
         kept = self.recording.traces[name]
@@ -284,16 +312,16 @@ class Simulation:
         if self._log_of_messages is not None:
             self._log_of_messages.arrived(self.timeline.now, node.name, message)
 
-    def unsynced(self, node: SimulatedNode, count: int) -> None:
+    def unsynced(self, node: Node, count: int) -> None:
         """See `Observer`."""
         if node.name not in self._unsynced:
             self._unsynced[node.name] = None
             what = f"{node.name} went on as if its write were durable, with {count} bytes not synced."
             self.recording.event(self.timeline.now, "error", what, unsynced=count, by=node.name)
 
-    def ended(self, node: SimulatedNode, reason: str) -> None:
+    def ended(self, node: Node, reason: str) -> None:
         """See `Observer`."""
-        excused = self.nemesis.machines.is_excused(node.name)
+        excused = self._is_excused(node)
         self._log(node, f"{'stops' if excused else 'CRITICAL: stops'}: {reason}")
         if not excused:
             detail: Mapping[str, Any] = {"node": node.name, "reason": reason, "log": reason}
@@ -314,10 +342,13 @@ class Simulation:
         elif trace.event == "boot":
             self._coverage["boots"] += 1
 
-    def _start(self, node: SimulatedNode) -> None:
+    def _is_excused(self, node: Node) -> bool:
+        return self.nemesis.machines.is_excused(node.name)
+
+    def _start(self, node: Node) -> None:
         node.start()
 
-    def _log(self, node: SimulatedNode, text: str) -> None:
+    def _log(self, node: Node, text: str) -> None:
         self.recording.logs[node.name].append(f"{self.timeline.now / SECOND:.6f} {node.name} boot {node.boot}: {text}")
 
     def _problem(self, text: str) -> None:

@@ -21,7 +21,7 @@ from raftbed.workloads.base import Request
 
 def test_the_tables_of_faults_agree():
     assert set(KINDS) == {*suite.FAULTS, *suite.SIMULATED_FAULTS}
-    assert set(SIMULATED_SHAPES) == set(suite.SIMULATED_FAULTS)
+    assert set(SIMULATED_SHAPES) == {*suite.SIMULATED_FAULTS, *suite.SHELL_FAULTS}
     assert tuple(MOMENTS) == tuple(MOMENT_SHAPES)
 
 
