@@ -42,6 +42,8 @@ def judge(
         bound: seconds within which there must be a leader that all follow.
     """
     phases = {event.message: event.time for event in events if event.kind == "phase"}
+    if any(event.detail.get("cut_off") for event in events):
+        return Verdict(CHECKER, "unknown", "The simulation was cut off before its nodes came to rest.")
     if "settle" not in phases:
         return Verdict(CHECKER, "unknown", "The run did not wait for its nodes to come to rest.")
     begin, recovery, reads = phases["clients"], phases["recovery"], phases["final-reads"]

@@ -92,7 +92,7 @@ TESTS: Mapping[str, NamedTest] = {
     )
 }
 
-SIMULATED_CHECKS = ("liveness", "synced-before-sent")
+SIMULATED_CHECKS = ("liveness", "message-storm", "synced-before-sent")
 """What judges a simulated run, beside the workload's checks."""
 
 
