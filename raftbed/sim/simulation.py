@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
@@ -38,6 +39,17 @@ _LIMIT = 100_000 * SECOND
 _LIMITS = Limits()
 _RARE_COLLECTIONS = (100_000, 50, 1000)  # nearly all that is made here is kept: to look at it often is in vain
 _SEGMENT_SIZES = (64 << 20, 64 << 20, 16 << 10)  # small ones, so that logs of several segments are recovered, too
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Let the garbage collector look rarely at what a simulation makes."""
+    before = gc.get_threshold()
+    gc.set_threshold(*_RARE_COLLECTIONS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +125,11 @@ class Simulation:
 
     def run(self) -> Recording:
         """Go through all phases."""
-        before = gc.get_threshold()
-        gc.set_threshold(*_RARE_COLLECTIONS)
-        try:
+        with rare_collections():
             main = Task(self._phases())
             Task(self._sample(main_is_over=lambda: main.done))
             timeline, traffic = self.timeline, self._traffic
             ended = timeline.run(lambda: main.done or timeline.executed >= traffic.events, limit=_LIMIT)
-        finally:
-            gc.set_threshold(*before)
         assert ended, "the simulation has no end"
         recording = self.recording
         if not main.done:
