@@ -107,8 +107,9 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
     operation_timeout = _bounded(
         "operation_timeout", settings.operation_timeout, default=_DEFAULT_OPERATION_TIMEOUT, least=0.05, most=600.0
     )
+    usual_rate = _SIMULATED_RATE if simulated else 500.0
     own = workload.checks + suite.SYSTEM_CHECKS.get(system, ())
-    checks = _checks(settings.checks, own + (suite.SIMULATED_CHECKS if simulated else ()))
+    checks = _checks(settings.checks, own + suite.simulated_checks(hosts))
     the_seed = settings.seed if settings.seed is not None else seed
     node_options = {**test.node_options, **_bug_options(settings.bug), **settings.node_options}
     _check_node_options(system, node_options)
@@ -123,7 +124,9 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
         seed=the_seed,
         time_limit=time_limit,
         concurrency=_concurrency(settings.concurrency, len(nodes)),
-        rate=_bounded("rate", settings.rate, default=_SIMULATED_RATE if simulated else 500.0, least=0.0, most=1e6),
+        rate=_bounded(
+            "rate", settings.rate, default=usual_rate if test.rate is None else test.rate, least=0.0, most=1e6
+        ),
         keys=int(_bounded("keys", settings.keys, default=8, least=1, most=1e6)),
         operation_timeout=operation_timeout,
         recovery_timeout=_bounded("recovery_timeout", settings.recovery_timeout, default=15.0, least=1.0, most=3600.0),

@@ -20,6 +20,7 @@ from raftbed.model import INVALID, VALID, Validity, Verdict
 from raftbed.record import LineWriter, read_json_lines
 from raftbed.sim.child import pool, run
 from raftbed.sim.replay import Violation, judge, replay_of, violations_of, write_replay
+from raftbed.sim.simulation import rare_collections
 
 _BATCH = 4  # seeds that a process takes at once
 
@@ -182,7 +183,8 @@ def _results_of(done: Iterable[Future[list[SeedResult]]]) -> list[SeedResult]:
 
 def run_seeds(settings: planning.PlanSettings, seeds: Sequence[int], directory: Path) -> list[SeedResult]:
     """Simulate and judge some seeds, in this process; a violation is kept in `directory`."""
-    return [_run_seed(settings, seed, directory) for seed in seeds]
+    with rare_collections():
+        return [_run_seed(settings, seed, directory) for seed in seeds]
 
 
 def _run_seed(settings: planning.PlanSettings, seed: int, directory: Path) -> SeedResult:
