@@ -14,6 +14,7 @@ from raftbed.errors import RaftbedError
 from raftbed.model import INVALID
 from raftbed.sim.campaign import SeedResult, run_seeds
 from raftbed.sim.child import pool
+from raftbed.stories import make_story
 
 _NOT_BY_CLIENTS = ("raft-invariants", "synced-before-sent", "node-health")
 _MOST_SEEDS = 1_000_000
@@ -115,18 +116,35 @@ def hunt_all(request: HuntRequest, progress: Callable[[Hunt], None], ended: Call
     return hunts
 
 
-def settings_of(bug: bugs.Bug, time_limit: float | None = None) -> planning.PlanSettings:
-    """What is run in simulation for a bug."""
+def settings_of(
+    bug: bugs.Bug, *, seed: int, time_limit: float | None = None, planted: bool = True
+) -> planning.PlanSettings:
+    """What is run in simulation for a bug.
+
+    Parameters:
+        bug: whose scenario it is.
+        seed: of the run.
+        time_limit: seconds of it, in virtual time; None: as the scenario has it.
+        planted: with the bug; without it the same run is to find nothing.
+    """
     scenario = bug.simulation
     settings = planning.PlanSettings(
         test=scenario.test,
         hosts=suite.SIMULATED,
-        bug=bug.name,
-        nodes=scenario.nodes,
+        bug=bug.name if planted else None,
+        nodes=scenario.nodes or bug.nodes,
         faults=list(scenario.faults) or None,
+        seed=seed,
         node_options={**bug.node_options, **scenario.node_options},
     )
-    return planning.override(settings, **{**scenario.settings, **({"time_limit": time_limit} if time_limit else {})})
+    changes = {**scenario.settings, **({"time_limit": time_limit} if time_limit else {})}
+    settings = planning.override(settings, **changes)
+    if scenario.story is None:
+        return settings
+    kinds = list(dict.fromkeys(beat.kind for beat in scenario.story.beats))
+    plan = planning.make_plan(planning.override(settings, faults=kinds, schedule=[]), seed=seed)
+    schedule = make_story(scenario.story, nodes=plan.nodes, time_limit=plan.time_limit, seed=seed)
+    return planning.override(settings, faults=kinds, schedule=list(schedule))
 
 
 def hunt(bug: bugs.Bug, request: HuntRequest, progress: Callable[[Hunt], None]) -> Hunt:
@@ -135,7 +153,7 @@ def hunt(bug: bugs.Bug, request: HuntRequest, progress: Callable[[Hunt], None]) 
     Raises:
         RaftbedError: a process was killed.
     """
-    settings = settings_of(bug, request.time_limit)
+    settings = settings_of(bug, seed=request.first_seed, time_limit=request.time_limit)
     planning.make_plan(settings, seed=request.first_seed)  # what is wrong with it is wrong with every seed
     directory = request.store / "bugs" / bug.name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -145,6 +163,7 @@ def hunt(bug: bugs.Bug, request: HuntRequest, progress: Callable[[Hunt], None]) 
     with pool(request.jobs, bug.name) as processes:
         while True:
             while len(running) < request.jobs and _goes_on(so_far, request) and (seed := next(seeds, None)) is not None:
+                settings = settings_of(bug, seed=seed, time_limit=request.time_limit)
                 running.add(processes.submit(run_seeds, settings, [seed], directory))
             if not running:
                 return so_far

@@ -59,7 +59,7 @@ def test_unknown_is_not_found():
 @pytest.mark.parametrize("name", bugs.names())
 def test_a_scenario_is_a_plan_for_the_simulator(name):
     bug = bugs.load(name)
-    plan = make_plan(settings_of(bug), seed=1)
+    plan = make_plan(settings_of(bug, seed=1), seed=1)
     assert (plan.hosts, plan.bug) == ("simulated", name)
     assert bug.node_options.items() <= plan.node_options.items()
 
