@@ -13,10 +13,13 @@ from raftbed import plan as planning
 from raftbed.errors import RaftbedError
 from raftbed.model import INVALID
 from raftbed.sim.campaign import SeedResult, run_seeds
-from raftbed.sim.child import pool
+from raftbed.sim.child import Simulator, pool
+from raftbed.sim.replay import read_replay, write_replay
+from raftbed.sim.shrink import Shrinker, Size
 from raftbed.stories import make_story
 
 _NOT_BY_CLIENTS = ("raft-invariants", "synced-before-sent", "node-health")
+_BEST_WITNESSES = ("linearizable", "liveness", "availability")
 _MOST_SEEDS = 1_000_000
 
 
@@ -33,6 +36,7 @@ class HuntRequest:
         budget: seconds of a processor that a bug has.
         jobs: processes.
         clients: go on after a violation that only the nodes' traces show, until clients see one.
+        shrink: seconds in which each violation is made small; 0: it is left as it is.
     """
 
     names: Sequence[str]
@@ -43,6 +47,7 @@ class HuntRequest:
     budget: float = 60.0
     jobs: int = 1
     clients: bool = False
+    shrink: float = 0.0
 
 
 @dataclass(slots=True)
@@ -64,6 +69,9 @@ class Hunt:
         by_clients: the checks of what clients saw that said so, in the first such run; none: they saw nothing.
         clients_seeds: runs until then, or in all.
         clients_seconds: of a processor that they took.
+        clients_file: where the first run that clients saw is kept.
+        shrunk: how large the violation was left by shrinking; None: it was not shrunk.
+        shrunk_file: where that is kept.
         broken: runs that the simulator could not make, or not judge.
     """
 
@@ -81,6 +89,9 @@ class Hunt:
     by_clients: tuple[str, ...] = ()
     clients_seeds: int = 0
     clients_seconds: float = 0.0
+    clients_file: str = ""
+    shrunk: Size | None = None
+    shrunk_file: str = ""
     broken: list[str] = field(default_factory=list)
 
     def take(self, result: SeedResult) -> None:
@@ -91,6 +102,7 @@ class Hunt:
             self.clients_seeds += 1
             self.clients_seconds = round(self.clients_seconds + result.cpu, 2)
             self.by_clients = tuple(v.checker for v in result.violations if v.checker not in _NOT_BY_CLIENTS)
+            self.clients_file = result.file if self.by_clients else ""
         if self.found:
             return
         self.seeds, self.seconds = self.clients_seeds, self.clients_seconds
@@ -112,6 +124,8 @@ def hunt_all(request: HuntRequest, progress: Callable[[Hunt], None], ended: Call
     hunts = []
     for name in request.names or bugs.names():
         hunts.append(hunt(bugs.load(name), request, progress))
+        if hunts[-1].found and request.shrink:
+            shrink(hunts[-1], request.shrink)
         ended(hunts[-1])
     return hunts
 
@@ -173,6 +187,19 @@ def hunt(bug: bugs.Bug, request: HuntRequest, progress: Callable[[Hunt], None]) 
                 progress(so_far)
 
 
+def shrink(hunt: Hunt, seconds: float) -> None:
+    """Make the violation of a hunt small, that which clients saw if they saw one, and keep it beside the large one."""
+    file = Path(hunt.clients_file or hunt.file)
+    wanted = next((name for name in _BEST_WITNESSES if name in hunt.by_clients), None)
+    with Simulator(hunt.bug) as simulator:
+        shrinker = Shrinker(read_replay(file), simulator, seconds=seconds, wanted=wanted)
+        shrunk = shrinker.shrink()
+    if shrunk is not None:
+        small = file.with_name(f"{file.stem}.small.json")
+        write_replay(small, shrunk[0])
+        hunt.shrunk, hunt.shrunk_file = shrinker.size, str(small)
+
+
 def _goes_on(hunt: Hunt, request: HuntRequest) -> bool:
     if hunt.clients_seconds >= request.budget:
         return False
@@ -189,7 +216,15 @@ def _results_of(done: Iterable[Future[list[SeedResult]]]) -> list[SeedResult]:
 def rows(hunts: Sequence[Hunt]) -> list[tuple[str, ...]]:
     """The scoreboard as a table, its head first."""
     head = ("bug", "found", "seeds", "CPU s", "operations", "seen by clients", "by")
-    return [head, *(_row(hunt) for hunt in hunts)]
+    if not any(hunt.shrunk for hunt in hunts):
+        return [head, *(_row(hunt) for hunt in hunts)]
+    return [(*head, "shrunk to"), *((*_row(hunt), _small(hunt.shrunk)) for hunt in hunts)]
+
+
+def _small(size: Size | None) -> str:
+    if size is None:
+        return "-"
+    return f"{size.faults} faults, {size.operations} operations, {size.nodes} nodes"
 
 
 def _row(hunt: Hunt) -> tuple[str, ...]:

@@ -53,12 +53,19 @@ class Shrinker:
         simulator: runs plans.
         seconds: after which the smallest one so far is good enough.
         tell: is told of each success: what was tried, and the size now.
+        wanted: the check whose violation is to stay; None: any of those that the replay names.
     """
 
     def __init__(
-        self, replay: Replay, simulator: Simulator, *, seconds: float, tell: Callable[[str, Size], None]
+        self,
+        replay: Replay,
+        simulator: Simulator,
+        *,
+        seconds: float,
+        tell: Callable[[str, Size], None] = lambda what, size: None,
+        wanted: str | None = None,
     ) -> None:
-        self._wanted = {violation.checker for violation in replay.violations}
+        self._wanted = {wanted} if wanted else {violation.checker for violation in replay.violations}
         self._simulator = simulator
         self._until = time.monotonic() + seconds
         self._tell = tell

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sim_support import broken, judged, plan_of, step
@@ -21,17 +23,21 @@ NODES = ("n1", "n2", "n3")
 TOLD = [name for name in bugs.names() if bugs.load(name).simulation.story is not None]
 BY_CLIENTS = {  # a seed of its scenario, and who saw it
     "ack-before-fsync": (0, "linearizable"),
+    "deposed-says-failed": (0, "linearizable"),
     "joint-one-majority": (4, "liveness"),
     "leader-acks-before-own-log": (2, "linearizable"),
     "lease-ignores-drift": (0, "linearizable"),
     "no-log-freshness-check": (0, "linearizable"),
     "promoted-not-counted": (0, "linearizable"),
     "quorum-off-by-one": (0, "linearizable"),
+    "read-quorum-too-small": (0, "linearizable"),
     "removed-server-disrupts": (0, "liveness"),
     "snapshot-without-sessions": (1, "linearizable"),
+    "stale-leader-read": (0, "linearizable"),
     "torn-tail-not-recovered": (2, "linearizable"),
     "vote-not-persisted": (0, "linearizable"),
 }
+BY_INVARIANTS = {"old-vote-counted": (3, "votes-counted"), "snapshot-drops-newer-suffix": (5, "replicas-counted")}
 
 
 def untroubled(name: str, seed: int) -> list[str]:
@@ -58,14 +64,26 @@ def test_without_its_bug_a_story_breaks_nothing_in_many_seeds(name):
 @pytest.mark.parametrize("name", BY_CLIENTS)
 def test_clients_see_the_bug(name, tmp_path):
     seed, by = BY_CLIENTS[name]
+    assert by in hunted(name, seed, tmp_path)["by_clients"]
+
+
+@pytest.mark.parametrize("name", BY_INVARIANTS)
+def test_the_traces_show_the_bug(name, tmp_path):
+    seed, by = BY_INVARIANTS[name]
+    assert by in hunted(name, seed, tmp_path)["invariants"]
+
+
+def hunted(name: str, seed: int, store: Path) -> dict[str, Any]:
+    """One seed of a bug's scenario, as `raftbed bugs` reports it."""
     command = ["bugs", name, "--first-seed", str(seed), "--seeds", "1", "--jobs", "1", "--json"]
     ended = subprocess.run(
-        [sys.executable, "-m", "raftbed.cli", *command, "--store", str(tmp_path)],
+        [sys.executable, "-m", "raftbed.cli", *command, "--store", str(store)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     (hunt,) = json.loads(ended.stdout)["bugs"]
-    assert by in hunt["by_clients"]
+    assert isinstance(hunt, dict)
+    return hunt
 
 
 def test_a_story_is_told_again_with_other_nodes_as_long_as_there_is_time():
