@@ -31,7 +31,7 @@ _LIVE_TIME_LIMIT = 20.0
 @click.option("--jobs", type=click.IntRange(1, 256), metavar="N", help="Runs side by side.  [default: cores]")
 @click.option("--clients", is_flag=True, help="Go on within the budget until clients see the bug, too.")
 @click.option(
-    "--shrink", type=click.FloatRange(1), metavar="SECONDS", help="Make each violation small, in so much time."
+    "--shrink", type=click.FloatRange(1), metavar="SECONDS", help="Of a processor to make each violation small."
 )
 @STORE
 @JSON

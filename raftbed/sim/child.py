@@ -22,10 +22,14 @@ class Simulator:
 
     Parameters:
         bug: its name, or None.
+
+    Attributes:
+        seconds: of a processor that the child has taken.
     """
 
     def __init__(self, bug: str | None) -> None:
         self._bug = bug
+        self.seconds = 0.0
         self._pool = pool(1, bug) if bug is not None else None
 
     def run(self, plan: Plan, *, script: Sequence[Call] | None = None, messages: bool = False) -> Recording:
@@ -39,7 +43,9 @@ class Simulator:
         assert plan.bug == self._bug
         if self._pool is None:
             return Simulation(plan, script=script, messages=messages).run()
-        return self._pool.submit(_simulate, plan, script, messages).result()
+        recording, seconds = self._pool.submit(_simulate, plan, script, messages).result()
+        self.seconds += seconds
+        return recording
 
     def __enter__(self) -> Self:
         return self
@@ -70,8 +76,9 @@ def _prepare(bug: str | None) -> None:
         bugs.load(bug).plant()
 
 
-def _simulate(plan: Plan, script: Sequence[Call] | None, messages: bool) -> Recording:
-    return Simulation(plan, script=script, messages=messages).run()
+def _simulate(plan: Plan, script: Sequence[Call] | None, messages: bool) -> tuple[Recording, float]:
+    before = time.process_time()
+    return Simulation(plan, script=script, messages=messages).run(), time.process_time() - before
 
 
 def _end_with(parent: int) -> None:

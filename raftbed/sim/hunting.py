@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -36,7 +37,7 @@ class HuntRequest:
         budget: seconds of a processor that a bug has.
         jobs: processes.
         clients: go on after a violation that only the nodes' traces show, until clients see one.
-        shrink: seconds in which each violation is made small; 0: it is left as it is.
+        shrink: seconds of a processor in which each violation is made small; 0: it is left as it is.
     """
 
     names: Sequence[str]
@@ -192,7 +193,11 @@ def shrink(hunt: Hunt, seconds: float) -> None:
     file = Path(hunt.clients_file or hunt.file)
     wanted = next((name for name in _BEST_WITNESSES if name in hunt.by_clients), None)
     with Simulator(hunt.bug) as simulator:
-        shrinker = Shrinker(read_replay(file), simulator, seconds=seconds, wanted=wanted)
+
+        def clock() -> float:
+            return time.process_time() + simulator.seconds
+
+        shrinker = Shrinker(read_replay(file), simulator, seconds=seconds, wanted=wanted, clock=clock)
         shrunk = shrinker.shrink()
     if shrunk is not None:
         small = file.with_name(f"{file.stem}.small.json")
