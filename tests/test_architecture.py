@@ -86,7 +86,10 @@ def test_nodes_know_nothing_of_the_controller(module):
     assert [n for n in own(SOURCES[module]) if not within(n, "raftbed.nodes", "raftbed.__version__")] == []
 
 
-@rule([name for name in below("raftbed.nodes") if name != "raftbed.nodes.server"])
+HTTP = ("raftbed.nodes.server", "raftbed.nodes.http_shortcut")
+
+
+@rule([name for name in below("raftbed.nodes") if name not in HTTP])
 def test_only_the_server_knows_aiohttp(module):
     assert "aiohttp" not in foreign(SOURCES[module])
 
