@@ -94,7 +94,7 @@ class CommandError(HostError):
 
     Parameters:
         host: name of the host.
-        command: the command as a shell would read it.
+        command: the command as a shell would read it (of a script, the message shows the beginning).
         status: exit status, or None when it was ended by a time-out or a lost connection.
         stderr: what it wrote to standard error (its last 2,000 characters are shown).
     """
@@ -102,11 +102,16 @@ class CommandError(HostError):
     def __init__(self, *, host: str, command: str, status: int | None, stderr: str, remedy: str = "") -> None:
         ending = f"ended with status {status}" if status is not None else "did not end in time"
         said = stderr.strip()[-2000:]
-        message = f"`{command}` {ending}" + (f": {said}" if said else ".")
+        message = f"`{_shortened(command)}` {ending}" + (f": {said}" if said else ".")
         super().__init__(message, host=host, remedy=remedy)
         self.command = command
         self.status = status
         self.stderr = stderr
+
+
+def _shortened(command: str) -> str:
+    first, *others = command.split("\n")
+    return f"{first[:300]} ..." if others or len(first) > 300 else command
 
 
 class DeployError(HostError):

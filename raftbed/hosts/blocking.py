@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 from raftbed.errors import HostError
 from raftbed.hosts.inventory import InventoryEntry
 from raftbed.hosts.keys import key_files
 from raftbed.hosts.login import last_jump
-from raftbed.hosts.streams import CONNECT_TIMEOUT, open_connected
+from raftbed.hosts.login_failures import (
+    address_unknown,
+    failed,
+    host_key_refused,
+    login_refused,
+    no_answer,
+    nobody_listens,
+    proxy_leads_nowhere,
+    said,
+)
+from raftbed.hosts.streams import CONNECT_TIMEOUT, Proxy, open_connected, start_proxy
 
 if TYPE_CHECKING:
     import fabric
@@ -26,23 +38,72 @@ def paramiko_client(entry: InventoryEntry, *, timeout: float = CONNECT_TIMEOUT) 
 
     client = paramiko.SSHClient()
     jump: paramiko.SSHClient | None = None
+    proxy: Proxy | None = None
+    shown: list[str] = []
+    begun = time.monotonic()
     try:
         _trust(client, entry)
-        client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        client.set_missing_host_key_policy(_refuse(shown))
         if entry.jump:
             jump = paramiko_client(last_jump(entry), timeout=timeout)
             sock = jump.get_transport().open_channel("direct-tcpip", (entry.address, entry.port), ("127.0.0.1", 0))
+        elif entry.proxy_command:
+            sock, proxy = start_proxy(entry)
         else:
             sock = open_connected(entry, timeout=timeout)
         client.connect(**_paramiko_options(entry, timeout), sock=sock)
     except BaseException as error:
         client.close()
-        if jump is not None:
-            jump.close()
+        failure = None
         if isinstance(error, OSError | paramiko.SSHException):
-            raise HostError(f"SSH to {entry.address}:{entry.port} failed: {error}.", host=entry.name) from error
-        raise
+            late = time.monotonic() - begun >= timeout
+            failure = _failure(entry, error, shown, proxy, timeout if late else None)
+        for opened in (jump, proxy):
+            if opened is not None:
+                opened.close()
+        if failure is None:
+            raise
+        raise failure from error
     return client
+
+
+def _refuse(shown: list[str]) -> paramiko.MissingHostKeyPolicy:
+    """Refuses a host whose key nobody knows, and notes the fingerprint of the key."""
+    import paramiko
+
+    class Refuse(paramiko.RejectPolicy):  # type: ignore[misc]  # paramiko has no types
+        def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+            shown.append(key.fingerprint)
+            super().missing_host_key(client, hostname, key)
+
+    return Refuse()
+
+
+def _failure(
+    entry: InventoryEntry, error: Exception, shown: list[str], proxy: Proxy | None, waited: float | None
+) -> HostError:
+    """The sentence for what ended `paramiko_client`; `waited` are the seconds that it may last, when they are over."""
+    import paramiko
+
+    if shown:
+        return host_key_refused(entry, "new", shown[0], can_accept=False)
+    if isinstance(error, paramiko.BadHostKeyException):
+        return host_key_refused(entry, "changed", error.key.fingerprint, can_accept=False)
+    if isinstance(error, paramiko.AuthenticationException):
+        return login_refused(entry)
+    if proxy is not None:
+        if waited is None:
+            proxy.settle_here()
+        return proxy_leads_nowhere(
+            entry, proxy.complaint() or (f"no answer within {waited:g} s" if waited else said(error))
+        )
+    if isinstance(error, TimeoutError) or waited is not None:
+        return no_answer(entry, waited or CONNECT_TIMEOUT)
+    if isinstance(error, socket.gaierror):
+        return address_unknown(entry, error)
+    if isinstance(error, ConnectionRefusedError | paramiko.ChannelException):
+        return nobody_listens(entry, error)
+    return failed(entry, said(error))
 
 
 def _trust(client: paramiko.SSHClient, entry: InventoryEntry) -> None:

@@ -13,6 +13,16 @@ from raftbed.errors import HostError
 from raftbed.hosts.host_keys import HostKeyCheck
 from raftbed.hosts.inventory import InventoryEntry
 from raftbed.hosts.keys import client_keys
+from raftbed.hosts.login_failures import (
+    address_unknown,
+    failed,
+    host_key_refused,
+    login_refused,
+    no_answer,
+    nobody_listens,
+    proxy_leads_nowhere,
+    said,
+)
 from raftbed.hosts.streams import CONNECT_TIMEOUT, Proxy, open_stream
 
 if TYPE_CHECKING:
@@ -147,91 +157,23 @@ async def _failure(
     """The sentence for what ended `connect`; None for what is not ours to explain."""
     import asyncssh
 
-    place = f"{entry.address}:{entry.port}"
     if isinstance(error, HostError) or not isinstance(error, Exception):
         return None
     if proxy is not None and not isinstance(error, asyncssh.HostKeyNotVerifiable | asyncssh.PermissionDenied):
         if not isinstance(error, TimeoutError):
             await proxy.settle()
-        return _through_proxy(entry, error, proxy, timeout)
+        waited = f"no answer within {timeout:g} s" if isinstance(error, TimeoutError) else said(error)
+        return proxy_leads_nowhere(entry, proxy.complaint() or waited)
     if isinstance(error, TimeoutError):
-        return HostError(
-            f"SSH at {place} did not answer within {timeout:g} s.",
-            host=entry.name,
-            remedy="Is the host up, and does no firewall swallow packets to this port? If it hangs, restart it.",
-        )
+        return no_answer(entry, timeout)
     if isinstance(error, socket.gaierror):
-        return HostError(
-            f"its address {entry.address!r} is not known here: {error.strerror or error}.",
-            host=entry.name,
-            remedy="Correct `address` in the inventory, or add the name to ~/.ssh/config or /etc/hosts.",
-        )
+        return address_unknown(entry, error)
     if isinstance(error, asyncssh.HostKeyNotVerifiable | asyncssh.KeyExchangeFailed) and (
         check.finding or (isinstance(error, asyncssh.KeyExchangeFailed) and check.is_known)
     ):
-        return _host_key(entry, check)
+        return host_key_refused(entry, check.finding, check.shown)
     if isinstance(error, asyncssh.PermissionDenied):
-        return _refused_login(entry)
+        return login_refused(entry)
     if isinstance(error, ConnectionRefusedError | asyncssh.ChannelOpenError):
-        return HostError(
-            f"nothing listens at {place}: {_said(error)}.",
-            host=entry.name,
-            remedy="Is its SSH server running (systemctl start ssh), and is `port` right?",
-        )
-    return HostError(
-        f"SSH to {place} failed: {_said(error)}.",
-        host=entry.name,
-        remedy=f"Try: ssh -v -p {entry.port} {entry.user}@{entry.address}" if entry.open_socket is None else "",
-    )
-
-
-def _host_key(entry: InventoryEntry, check: HostKeyCheck) -> HostError:
-    place = f"{entry.address}:{entry.port}"
-    if entry.host_key:
-        return HostError(
-            f"{place} shows another SSH host key than this host was made with.",
-            host=entry.name,
-            remedy="Something else answers at its address; nothing was sent to it.",
-        )
-    file = entry.known_hosts[0] if entry.known_hosts else "~/.ssh/known_hosts"
-    if check.finding == "new":
-        return HostError(
-            f"the SSH host key of {place} is not known: {check.shown}.",
-            host=entry.name,
-            remedy=f"If that is its key, add --accept-new-keys once (it is recorded in {file}).",
-        )
-    listed = f"[{entry.address}]:{entry.port}" if entry.port != 22 else entry.address
-    shown = f" ({check.shown})" if check.shown else ""
-    return HostError(
-        f"{place} shows another SSH host key{shown} than the one that is known.",
-        host=entry.name,
-        remedy="Somebody else may answer at its address; nothing was sent to it. If the host was installed anew: "
-        f"ssh-keygen -f {file} -R '{listed}'",
-    )
-
-
-def _refused_login(entry: InventoryEntry) -> HostError:
-    port = f"-p {entry.port} " if entry.port != 22 else ""
-    with_key = f"the key {entry.key}" if entry.key else "the agent's keys and those in ~/.ssh"
-    identity = f"-i {entry.key} " if entry.key else ""
-    return HostError(
-        f"SSH at {entry.address}:{entry.port} refuses to log in {entry.user!r} with {with_key}.",
-        host=entry.name,
-        remedy="Name the right `user` and `key`, or bring the key there: "
-        f"ssh-copy-id {identity}{port}{entry.user}@{entry.address}",
-    )
-
-
-def _through_proxy(entry: InventoryEntry, error: BaseException, proxy: Proxy, timeout: float) -> HostError:
-    said = proxy.complaint() or (f"no answer within {timeout:g} s" if isinstance(error, TimeoutError) else _said(error))
-    return HostError(
-        f"its proxy command leads to no SSH server: {said.rstrip('.')}.",
-        host=entry.name,
-        remedy=f"Try it by hand: {' '.join(entry.proxy_command)}",
-    )
-
-
-def _said(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    return str(error).strip().rstrip(".") or type(error).__name__
+        return nobody_listens(entry, error)
+    return failed(entry, said(error))

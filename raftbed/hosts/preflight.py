@@ -105,7 +105,7 @@ async def ask(host: Host, ports: Iterable[int] = ()) -> Facts:
     arguments = [host.home, host.python or "python3", *map(str, ports)]
     before = time.time()
     try:
-        said = await host.run(["/bin/sh", "-c", _script(), "preflight", *arguments], timeout=_TIMEOUT)
+        said = await host.run(["/bin/sh", "-c", _script(), "preflight", *arguments], timeout=_TIMEOUT, check=False)
     except CommandError as error:
         if error.status is None:
             raise HostError(
@@ -115,6 +115,13 @@ async def ask(host: Host, ports: Iterable[int] = ()) -> Facts:
             ) from error
         raise
     after = time.time()
+    if said.status != 0:  # the script's own is 0
+        heard = " ".join((said.stdout.strip() or said.stderr.strip())[-300:].split()).rstrip(".")
+        raise HostError(
+            f"logging in works, but no command runs there (status {said.status}): {heard or 'nothing was said'}.",
+            host=host.name,
+            remedy="Has this user a shell? Name another `user` in the inventory.",
+        )
     facts = Facts()
     for line in said.stdout.splitlines():
         key, _, value = line.partition(" ")

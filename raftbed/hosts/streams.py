@@ -44,8 +44,12 @@ class Proxy:
 
     async def settle(self) -> None:
         """Give it a moment to end by itself, so that it can say why."""
+        await asyncio.to_thread(self.settle_here)
+
+    def settle_here(self) -> None:
+        """The same for a thread that may wait."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(self._process.wait, _PROXY_PATIENCE)
+            self._process.wait(_PROXY_PATIENCE)
 
     def close(self) -> None:
         """End it; harmless when it has ended."""
