@@ -205,17 +205,22 @@ def doctor(store: Path, as_json: bool) -> int:
 
 
 @cli.command(short_help="Remove hosts that were kept, and leftovers.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Also clusters that are up, and hosts that runs of other stores kept."
+)
 @_STORE
 @_JSON
-def clean(store: Path, as_json: bool) -> int:
-    """Remove hosts that were kept (`run --keep`), and whatever a killed run left behind."""
+def clean(everything: bool, store: Path, as_json: bool) -> int:
+    """Remove hosts that runs of this store kept (`run --keep`), and whatever a killed run left behind."""
     from raftbed import listing
 
     console = Console(json=as_json)
-    removed = listing.clean(store, console.say)
-    console.result(f"{len(removed)} removed." if removed else "Nothing was left behind.")
+    done = listing.clean(store, console.say, everything=everything)
+    if done.left:
+        console.say("One of them goes with: raftbed cluster down. All go with: raftbed clean --all")
+    console.result(f"{len(done.removed)} removed." if done.removed else "Nothing was left behind.")
     if as_json:
-        console.emit({"removed": removed})
+        console.emit({"removed": done.removed, "left": done.left})
     return EXIT_VALID
 
 

@@ -115,10 +115,9 @@ def down(choice: str | None, ask_sudo_password: bool, force: bool) -> int:
 
 
 @cluster_group.command(short_help="Say how each node is.")
-@CLUSTER
-@PASSWORD
+@reached
 @JSON
-def status(choice: str | None, ask_sudo_password: bool, as_json: bool) -> int:
+def status(choice: str | None, hosts: str | None, as_json: bool, **options: Any) -> int:
     """Say how each node is: role, term, applied index, version, free disk, clock, and what is wrong with it.
 
     Ends with 0 when all nodes are well and follow one leader, else with 1.
@@ -128,21 +127,20 @@ def status(choice: str | None, ask_sudo_password: bool, as_json: bool) -> int:
     from raftbed.operating.examining import examine
 
     console = Console(json=as_json)
-    cluster = picked(choice)
-    record = cluster.record
-    with fleet_of(cluster, (), ask_sudo_password=ask_sudo_password) as fleet:
+    cluster = target(choice, hosts)
+    record = cluster.record if cluster else None
+    name = cluster.name if cluster else str(hosts)
+    with fleet_of(cluster, (), hosts=hosts, **options) as fleet:
         reports = examine(fleet, record.nodes if record else {}, record.bundle if record else "")
     found = health.problems(reports)
     table(health.rows(reports), console.result)
-    console.result(health.summary(cluster.name, reports))
-    forward = cluster.forward()
+    console.result(health.summary(name if cluster else f"on {name}", reports))
+    forward = cluster.forward() if cluster else None
     for node, port in forward.ports.items() if forward else ():
         console.result(f"  {node}  http://127.0.0.1:{port}")
     if as_json:
         ports = forward.ports if forward else {}
-        console.emit(
-            {"cluster": cluster.name, "healthy": not found, "problems": found, "nodes": reports, "forward": ports}
-        )
+        console.emit({"cluster": name, "healthy": not found, "problems": found, "nodes": reports, "forward": ports})
     return EXIT_INVALID if found else EXIT_VALID
 
 

@@ -338,7 +338,7 @@ def _libfaketime() -> Finding:
 def _leftovers(store: Path | None) -> Iterable[Finding]:
     found = labs.list_labs(store)
     for lab in found:
-        yield Finding("leftovers", lab.state, "warning", lab.name, "raftbed clean")
+        yield Finding("leftovers", lab.state, "warning", lab.name, labs.removal(lab))
     if not found:
         yield Finding("leftovers", "labs", "ok", "none")
     usage = shutil.disk_usage(store if store is not None and store.exists() else Path.cwd())

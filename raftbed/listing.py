@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,19 +46,46 @@ def documents(kind: str, store: Path) -> list[dict[str, Any]]:
     ]
 
 
-def clean(store: Path, say: Callable[[str], None]) -> list[str]:
-    """Remove kept hosts and leftovers of dead runs; returns what was removed."""
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What `clean` did.
+
+    Attributes:
+        removed: the names of what is gone.
+        left: the names of hosts that somebody keeps for a purpose, and that are up as before.
+    """
+
+    removed: list[str]
+    left: list[str]
+
+
+def clean(store: Path, say: Callable[[str], None], *, everything: bool = False) -> Cleaned:
+    """Remove leftovers of dead runs, and hosts that runs of this store kept.
+
+    Parameters:
+        store: whose runs.
+        say: is told what is removed, and what is left alone.
+        everything: also the clusters of `raftbed cluster up`, and what runs of other stores kept.
+    """
     from raftbed.hosts import labs
     from raftbed.operating import clusters
 
     removed = [*labs.sweep(store), *labs.sweep(clusters.clusters_directory())]
+    left = []
+    place = os.path.realpath(store)
     for lab in labs.list_labs(store):
-        labs.remove_lab(lab)
-        removed.append(lab.name)
+        inside = os.path.commonpath([place, os.path.realpath(lab.directory)]) == place
+        if everything or inside:
+            labs.remove_lab(lab)
+            removed.append(lab.name)
+        else:
+            left.append(lab.name)
     for name in removed:
         say(f"removed {name}")
+    for name in left:
+        say(f"left alone: {name}")
     clusters.tidy_up()
-    return removed
+    return Cleaned(removed, left)
 
 
 def tidy(store: Path) -> None:

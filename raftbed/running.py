@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -164,8 +165,11 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
     if report is not None:
         console.result(f"  report: {report}")
     if request.keep:
-        look = " Look at them with: raftbed cluster status." if plan.hosts == "local" else ""
-        console.say(f"The nodes are still up.{look} Remove them with: {clean_command(plan.hosts)}")
+        theirs = f" --hosts {shlex.quote(plan.hosts)}" if is_inventory(plan.hosts) else ""
+        store = directory.path.resolve().parent.parent
+        elsewhere = "" if theirs or store == Path("store").resolve() else f" --store {shlex.quote(str(store))}"
+        console.say(f"The nodes are still up. Look at them with: raftbed cluster status{theirs}")
+        console.say(f"Remove them with: {clean_command(plan.hosts)}{elsewhere}")
     return directory, state, results, report
 
 

@@ -129,9 +129,9 @@ def attach(lab: labs.LabInfo, *, timeout: float = LAB_TIMEOUT) -> tuple[Inventor
             channel.send(json.dumps({"id": 1, "do": "sockets"}).encode())
             _, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_LIMIT, 1)
     except OSError as error:
-        raise HostError(f"the lab in {lab.directory} does not answer: {error}.", remedy="raftbed clean") from error
+        raise HostError(f"the lab in {lab.directory} does not answer: {error}.", remedy=labs.removal(lab)) from error
     if not descriptors:
-        raise HostError(f"the lab in {lab.directory} gives no sockets.", remedy="raftbed clean")
+        raise HostError(f"the lab in {lab.directory} gives no sockets.", remedy=labs.removal(lab))
     os.set_inheritable(descriptors[0], False)
     opener = SocketOpener(socket.socket(fileno=descriptors[0]))
     return Inventory.load(lab.directory / labs.INVENTORY, opener), opener

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -221,6 +222,13 @@ def list_labs(store: Path | None = None, *, live: bool = False) -> list[LabInfo]
     """
     found = {directory: lab_info(directory) for directory in _directories(store)}
     return [lab for lab in found.values() if lab is not None and (live or lab.state != "live")]
+
+
+def removal(lab: LabInfo) -> str:
+    """The command that removes this lab, and no other that somebody keeps."""
+    return (
+        f"raftbed cluster down --cluster {shlex.quote(str(lab.directory))}" if lab.state == "kept" else "raftbed clean"
+    )
 
 
 def remove_lab(lab: LabInfo, *, timeout: float = 10.0) -> None:

@@ -193,6 +193,10 @@ def test_a_killed_controller_takes_its_hosts_along_and_its_record_can_be_checked
 def test_kept_hosts_are_found_and_removed_later(tmp_path):
     raftbed(tmp_path, "run", "smoke-test", "--time-limit", "2", "--nodes", "3", "--keep", "--quiet")
     assert not nothing_is_left(tmp_path)
+    somewhere = tmp_path / "somewhere"
+    somewhere.mkdir()
+    assert f"left alone: kept hosts n1, n2, n3 in {tmp_path}" in raftbed(somewhere, "clean").stderr
+    assert not nothing_is_left(tmp_path)
     ended = raftbed(tmp_path, "clean")
     assert str(tmp_path) in ended.stderr
     assert "removed." in ended.stdout

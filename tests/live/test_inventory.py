@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests_host_kinds import kept_lab
 from tests_inventory import RelayThread, inventory_through_proxy, inventory_through_relays
 from tests_machine import why_no_local_hosts
 
@@ -49,6 +52,13 @@ async def pool(tmp_path_factory):
     await made.close()
 
 
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def lab(tmp_path_factory):
+    """Three hosts that somebody left up."""
+    async with kept_lab(["n1", "n2", "n3"], tmp_path_factory.mktemp("kept")) as directory:
+        yield directory
+
+
 @pytest.fixture
 def relays(pool):
     made = RelayThread(pool)
@@ -74,13 +84,13 @@ def phases(run: RunDirectory) -> dict[str, float]:
     return {name: after - before for (name, before), (_, after) in itertools.pairwise(begun)}
 
 
-async def test_hosts_behind_a_proxy_command_are_machines_like_any_other(pool, tmp_path):
-    file = inventory_through_proxy(pool, pool._directory, tmp_path)
+async def test_hosts_behind_a_proxy_command_are_machines_like_any_other(lab, tmp_path):
+    file = inventory_through_proxy(lab, tmp_path)
     out, _ = await raftbed(tmp_path, "run", "smoke-test", "--hosts", str(file), "--time-limit", "2", "--json")
     assert json.loads(out)["validity"] == "valid"
     run = latest(tmp_path)
     assert run.plan().hosts == str(file)
-    assert set(run.manifest().node_addresses) == {"n1", "n2", "n3", "n4", "n5"}
+    assert set(run.manifest().node_addresses) == {"n1", "n2", "n3"}
 
 
 async def test_five_distant_hosts_are_deployed_to_and_a_partition_test_ends_valid(pool, distant, tmp_path):
@@ -93,17 +103,38 @@ async def test_five_distant_hosts_are_deployed_to_and_a_partition_test_ends_vali
     assert took["hosts"] + took["deploy"] <= 30.0  # the bound of the issue, far above what it takes
 
 
-async def test_fabric_and_paramiko_reach_hosts_of_an_inventory(pool, tmp_path):
-    entry = read_inventory(str(inventory_through_proxy(pool, pool._directory, tmp_path)))["n2"]
+async def test_fabric_and_paramiko_reach_hosts_of_an_inventory(lab, tmp_path):
+    file = inventory_through_proxy(lab, tmp_path)
+    entry = read_inventory(str(file))["n2"]
 
     def call() -> str:
         with fabric_connection(entry) as connection:
             return connection.run("hostname", hide=True, in_stream=False).stdout.strip()
 
     assert await asyncio.to_thread(call) == "n2"
-    (tmp_path / "known_hosts").write_text("")
-    with pytest.raises(HostError, match=r"n2: the SSH host key of lab-n2:22 is not known: SHA256:"):
-        await asyncio.to_thread(fabric_connection, entry)
+    (tmp_path / "empty").write_text("")
+    stranger = replace(entry, known_hosts=(str(tmp_path / "empty"),))
+    with pytest.raises(HostError, match=rf"n2: the SSH host key of {entry.address}:22 is not known: SHA256:"):
+        await asyncio.to_thread(fabric_connection, stranger)
+
+
+async def test_the_cluster_commands_work_on_an_inventory_whether_or_not_a_cluster_is_known_there(lab, tmp_path):
+    file = str(inventory_through_proxy(lab, tmp_path))
+    await raftbed(tmp_path, "run", "smoke-test", "--hosts", file, "--time-limit", "1", "--keep", "--quiet")
+    out, err = await raftbed(tmp_path, "cluster", "exec", "--hosts", file, "--", "hostname")
+    assert (out, err) == ("n1 | n1\nn2 | n2\nn3 | n3\n", "")
+    out, _ = await raftbed(tmp_path, "cluster", "logs", "--hosts", file, "n2", "--lines", "1000")
+    assert "listens on" in out and {line.split()[0] for line in out.splitlines()} == {"n2"}
+    out, _ = await raftbed(tmp_path, "cluster", "status", "--hosts", file, "--json")
+    found = json.loads(out)
+    assert found["healthy"] and found["cluster"] == file
+    assert sorted(node["role"] for node in found["nodes"]) == ["follower", "follower", "leader"]
+    await raftbed(tmp_path, "cluster", "stop", "--hosts", file, "n3")
+    out, _ = await raftbed(tmp_path, "cluster", "status", "--hosts", file, expect=1)
+    assert re.search(r"^n3 .* does not run: no pid file$", out, re.MULTILINE)
+    assert f"The cluster on {file} is not well: 1 of 3 nodes is not well." in out
+    out, _ = await raftbed(tmp_path, "cluster", "clean", "--hosts", file)
+    assert out.splitlines() == ["n1  removed", "n2  removed", "n3  removed"]
 
 
 async def until_working(cwd: Path, process: asyncio.subprocess.Process, operations: int = 100) -> RunDirectory:

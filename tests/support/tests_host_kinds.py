@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests_inventory import inventory_through_proxy
 
 from raftbed.errors import HostError
-from raftbed.hosts import make_pool
+from raftbed.hosts import labs, make_pool
 from raftbed.hosts.base import HostPool
 from raftbed.hosts.local import LocalPool
 from raftbed.hosts.prerequisites import find_program, namespace_obstacle, possible_modes, require_programs
@@ -66,14 +68,32 @@ def local(mode: str, server: str) -> Kind:
     return Kind(f"local-{mode}-{server}", lambda: why_no_local(mode, server), pool)
 
 
+@contextlib.asynccontextmanager
+async def kept_lab(names: Sequence[str], directory: Path, **options: Any) -> AsyncIterator[Path]:
+    """The directory of a lab of hosts that outlive the pool which made them, as after `raftbed cluster up`."""
+    lab = directory / "lab"
+    made = LocalPool(names, lab, **options)
+    kept = False
+    try:
+        await made.start()
+        kept = True
+    finally:
+        await made.close(keep=kept)
+    try:
+        yield lab
+    finally:
+        found = labs.lab_info(lab)
+        if found is not None:
+            await asyncio.to_thread(labs.remove_lab, found)
+
+
 def inventory(mode: str, server: str) -> Kind:
-    """An inventory that leads to local hosts by plain SSH: an SSH configuration with a ProxyCommand into the lab."""
+    """An inventory that leads to local hosts by plain SSH, with `raftbed cluster proxy` as its ProxyCommand."""
 
     @contextlib.asynccontextmanager
     async def pool(directory: Path) -> AsyncIterator[HostPool]:
-        async with local(mode, server).pool(directory) as machines:
-            assert isinstance(machines, LocalPool)
-            made = make_pool(str(inventory_through_proxy(machines, directory / "lab", directory)), NAMES, directory)
+        async with kept_lab(NAMES, directory, mode=mode, server=server) as lab:
+            made = make_pool(str(inventory_through_proxy(lab, directory)), NAMES, directory)
             await made.start()
             try:
                 yield made

@@ -1,7 +1,6 @@
 """Inventories that lead to local hosts as they would to anybody's machines: over SSH alone, through a relay or a proxy.
 
-``python tests_inventory.py proxy LAB NODE`` joins standard input and output with the SSH server of a host in a lab, and
-``python tests_inventory.py power LAB NODE off|on`` pulls its plug or starts it: what an inventory's `proxy_command`,
+``python tests_inventory.py power LAB NODE off|on`` pulls the plug of a host in a lab or starts it: what an inventory's
 `power_off` and `power_on` run.
 """
 
@@ -10,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
+import subprocess
 import sys
 import threading
 from collections import deque
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from raftbed.hosts import labs
-from raftbed.hosts.lab_client import attach
 from raftbed.hosts.local import LocalPool
 
 TCP = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ())
@@ -184,45 +182,21 @@ def inventory_through_relays(pool: LocalPool, relays: RelayThread, directory: Pa
     return directory / "cluster.toml"
 
 
-def inventory_through_proxy(pool: LocalPool, lab: Path, directory: Path, **defaults: Any) -> Path:
-    """An inventory of the pool's hosts by way of an SSH configuration with a ProxyCommand into the lab."""
-    (directory / "known_hosts").write_text(known_hosts(pool, {name: f"lab-{name}" for name in pool.hosts}))
-    key = str(next(iter(pool.inventory.values())).key)
-    proxy = f"{sys.executable} {THIS} proxy {lab} %n"
-    (directory / "ssh_config").write_text(
-        f"Host lab-*\n  User root\n  IdentityFile {key}\n  ProxyCommand {proxy}\n"
-        f"  UserKnownHostsFile {directory / 'known_hosts'}\n"
-    )
-    hosts = {name: {"address": f"lab-{name}", "peer": host.address} for name, host in pool.hosts.items()}
+def inventory_through_proxy(lab: Path, directory: Path, **defaults: Any) -> Path:
+    """An inventory of the hosts of a kept lab, by way of the SSH configuration that raftbed writes for them.
+
+    Nothing in it is raftbed's but what its user types: ``raftbed cluster ssh-config``, whose ProxyCommand is ``raftbed
+    cluster proxy``.
+    """
+    command = [sys.executable, "-P", "-m", "raftbed.cli", "cluster", "ssh-config", "--cluster", str(lab)]
+    subprocess.run([*command, "--out", str(directory / "ssh_config")], check=True, capture_output=True, timeout=60)
+    hosts = labs.lab_info(lab).hosts  # type: ignore[union-attr]
     power = [sys.executable, THIS, "power", str(lab), "{name}"]
     settings = {"ssh_config": "ssh_config", "python": sys.executable}
     settings |= {"power_off": [*power, "off"], "power_on": [*power, "on"]}
-    (directory / "cluster.toml").write_text(toml({**settings, **defaults}, hosts))
-    return directory / "cluster.toml"
-
-
-def _proxy(lab: Path, name: str) -> None:
-    """Join standard input and output, which may be one socket, with the host's SSH server."""
-    inventory, opener = attach(labs.lab_info(lab))  # type: ignore[arg-type]
-    far = opener(TCP)
-    far.connect((inventory.entry(name.removeprefix("lab-")).address, 22))
-    opener.close()
-
-    def pump(read: Any, write: Any, finish: Any) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := read():
-                write(chunk)
-        with contextlib.suppress(OSError):
-            finish()
-
-    def to_output(chunk: bytes) -> None:
-        while chunk:
-            chunk = chunk[os.write(1, chunk) :]
-
-    back = threading.Thread(target=pump, args=(lambda: far.recv(1 << 16), to_output, lambda: os._exit(0)), daemon=True)
-    back.start()
-    pump(lambda: os.read(0, 1 << 16), far.sendall, lambda: far.shutdown(socket.SHUT_WR))
-    back.join()
+    file = directory / "cluster.toml"
+    file.write_text(toml({**settings, **defaults}, {name: {"address": name} for name in hosts}))
+    return file
 
 
 def _power(lab: Path, name: str, switch: str) -> None:
@@ -234,5 +208,5 @@ def _power(lab: Path, name: str, switch: str) -> None:
 
 
 if __name__ == "__main__":
-    verb, directory, *rest = sys.argv[1:]
-    {"proxy": _proxy, "power": _power}[verb](Path(directory), *rest)
+    _, directory, *rest = sys.argv[1:]
+    _power(Path(directory), *rest)
