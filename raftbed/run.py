@@ -24,7 +24,7 @@ import platform
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import metadata
@@ -294,10 +294,11 @@ class Run:
         plan = self._plan
         async with self._background(self._sample(system)):
             self._enter("heal")
-            for node, why in (await self._bounded("look after the hosts", system.lost_hosts()) or {}).items():
+            lost = await self._bounded("look after the hosts", system.lost_hosts()) or {}
+            for node, why in lost.items():
                 self._event("error", why, host=node)
             failures = await self._bounded("heal all faults", nemesis.heal_all(), limit=60.0)
-            for failure in failures or ():
+            for failure in _once(failures or (), lost):
                 self._event("error", f"A fault could not be healed: {failure}")
             self._enter("recovery")
             for node, evidence in (await system.unexpected_deaths(nemesis.held_down())).items():
@@ -434,3 +435,12 @@ def _machine() -> dict[str, Any]:
         "user": "root" if os.geteuid() == 0 else "ordinary user",
         "implementation": sys.implementation.name,
     }
+
+
+def _once(failures: Iterable[str], lost: Collection[str]) -> list[str]:
+    """Failed healings, each once, and one for each lost host, on which all fail; the ledger has them all."""
+    by_cause: dict[str, str] = {}
+    for failure in failures:
+        host = failure.partition(": ")[0]
+        by_cause.setdefault(host if host in lost else failure, failure)
+    return list(by_cause.values())

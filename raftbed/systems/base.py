@@ -29,7 +29,10 @@ class System(Protocol):
         ...
 
     async def wait_ready(self, *, timeout: float) -> bool:
-        """Wait until every node answers and all agree on one leader; False when `timeout` seconds were not enough."""
+        """Wait until every node answers and all agree on one leader; False when `timeout` seconds were not enough.
+
+        Nodes whose hosts `lost_hosts` has found lost are not waited for.
+        """
         ...
 
     def connection(self) -> Connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -211,19 +211,25 @@ class RaftSystem:
         )
 
     async def wait_ready(self, *, timeout: float) -> bool:
-        """See `System`: every node answers, one leads, all follow it in its term and have applied what it had."""
+        """See `System`: every node answers, one leads, all follow it in its term and have applied what it had.
+
+        Nodes on hosts that are lost (`lost_hosts`) are not waited for.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 target: tuple[str, int, int] | None = None
                 while True:
                     samples = await asyncio.gather(*(self.status(node) for node in self.nodes))
-                    leaders = [sample for sample in samples if sample.role == "leader"]
-                    if len(leaders) == 1 and all(sample.leader == leaders[0].node for sample in samples):
-                        lead = leaders[0]
+                    asked = [sample for sample in samples if sample.reachable or sample.node not in self._lost]
+                    leader = common_leader(asked)
+                    lead = next((sample for sample in asked if sample.node == leader), None)
+                    if lead is not None:
                         if target is None or target[:2] != (lead.node, lead.term or 0):
                             target = (lead.node, lead.term or 0, lead.last_log_index or 0)
-                        if all((sample.last_applied or 0) >= target[2] for sample in samples):
+                        if all((sample.last_applied or 0) >= target[2] for sample in asked):
                             return True
+                    elif leader is not None:
+                        return True  # it is on a lost host: what it had cannot be asked
                     await asyncio.sleep(_POLL)
         return False
 
@@ -320,6 +326,17 @@ class RaftSystem:
     async def close(self) -> None:
         """See `System`."""
         await asyncio.gather(*(session.close() for session in set(self._sessions.values())))
+
+
+def common_leader(samples: Iterable[StatusSample]) -> str | None:
+    """The node that all of these follow, and that leads where it is one of them; None when they do not agree."""
+    found = list(samples)
+    followed = {sample.leader for sample in found}
+    if len(followed) != 1:
+        return None
+    leader = followed.pop()
+    agreed = all((sample.role == "leader") == (sample.node == leader) for sample in found)
+    return leader if agreed else None
 
 
 class _Status(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""As root: the contract of local hosts once more, as an ordinary user made for the test.
+"""As root: the contract of hosts and a cluster to play with once more, as an ordinary user made for the test.
 
 Everything that the user runs (interpreter, packages, source) lies below his private home directory.
 """
@@ -22,6 +22,15 @@ import raftbed.workloads
 
 pytestmark = pytest.mark.live
 
+# What depends on who one is; the rest of that module is the same for everybody.
+OF_A_CLUSTER = (
+    "test_the_commands_that_up_prints_work_as_they_stand_there",
+    "test_a_cluster_that_is_well_says_so_of_every_node",
+    "test_a_node_that_was_stopped_is_missed_and_started_again",
+    "test_plain_ssh_reaches_into_the_lab",
+    "test_ssh_opens_a_session_and_ends_with_its_status",
+    "test_down_leaves_nothing",
+)
 TESTS = Path(__file__).resolve().parent.parent
 
 
@@ -91,16 +100,30 @@ def test_an_ordinary_user_has_local_hosts_too(user):
     packages = Path(asyncssh.__file__).parent.parent
     script = 'mount --bind "$1" "$2" && shift 2 && cd / && exec "$@"'
     show = ["unshare", "--mount", "sh", "-c", script, "sh", packages, home / "site-packages"]
-    test = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--rootdir", home, "-c", home / "pyproject.toml"]
+    test = [
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "--durations=20",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        home,
+        "-c",
+        home / "pyproject.toml",
+    ]
     test += [
         "--basetemp",
         home / "t",
         "-k",
         "not wheelhouse",
         *(home / "tests/live" / name for name in ("test_hosts_local.py", "test_host_contract.py")),
+        *(f"{home}/tests/live/test_cluster.py::{name}" for name in OF_A_CLUSTER),
     ]
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(home), "LANG": "C.UTF-8"}
     done = subprocess.run(
         [*show, *become, home / "venv/bin/python", *test], capture_output=True, text=True, env=environment, check=False
     )
+    print(done.stdout[-6000:])
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
