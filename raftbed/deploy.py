@@ -17,7 +17,7 @@ from typing import Final
 from raftbed.archive import Bundle, make_archive
 from raftbed.errors import CommandError, DeployError, UsageError
 from raftbed.hosts.base import Host
-from raftbed.hosts.parallel import in_parallel
+from raftbed.hosts.parallel import in_parallel, settle
 from raftbed.hosts.processes import ProcessEvidence, process_alive, signal_process, start_detached
 from raftbed.wheelhouse import default_cache, examine, make_wheelhouse
 
@@ -161,10 +161,14 @@ async def deploy(
 async def deploy_all(
     hosts: Iterable[Host], *, with_bug: str | None = None, wheelhouse: bool | None = None, cache: Path | None = None
 ) -> dict[str, Installation]:
-    """`deploy` to several hosts at once; the installations by name of host. The first error ends it."""
+    """`deploy` to several hosts at once; the installations by name of host.
+
+    Raises:
+        HostsError: it failed on several, each to its end; or the error of the one where it failed.
+    """
     listed = list(hosts)
     bundle = make_bundle(with_bug=with_bug)
-    made = await in_parallel(deploy(host, bundle=bundle, wheelhouse=wheelhouse, cache=cache) for host in listed)
+    made = await settle(deploy(host, bundle=bundle, wheelhouse=wheelhouse, cache=cache) for host in listed)
     return {host.name: installation for host, installation in zip(listed, made, strict=True)}
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final
 
-from raftbed.errors import HostError, HostsError, UsageError
+from raftbed.errors import HostError, UsageError
 from raftbed.hosts.base import SocketFactory
 from raftbed.hosts.inventory import Inventory, InventoryEntry
 from raftbed.hosts.keys import unlock
+from raftbed.hosts.parallel import settle
 from raftbed.hosts.ssh import SSHHost
 from raftbed.hosts.streams import filled_in
 
-_T = TypeVar("_T")
 _POWER_TIMEOUT: Final = 60.0  # seconds for a command that switches a machine on or off
 
 
@@ -131,27 +131,6 @@ def _chosen(inventory: Mapping[str, InventoryEntry], names: Sequence[str]) -> di
             remedy=f"Choose at most: --nodes {len(inventory)}",
         )
     return {name: replace(entry, name=name) for name, entry in zip(names, inventory.values(), strict=False)}
-
-
-async def settle(actions: Iterable[Awaitable[_T]]) -> list[_T]:
-    """Run `actions` side by side, each to its end; their results, in order.
-
-    Raises:
-        HostsError: several failed; or the error of the one that did.
-    """
-    outcomes = await asyncio.gather(*actions, return_exceptions=True)
-    results: list[_T] = []
-    failures: list[HostError] = []
-    for outcome in outcomes:
-        if isinstance(outcome, HostError):
-            failures.append(outcome)
-        elif isinstance(outcome, BaseException):
-            raise outcome
-        else:
-            results.append(outcome)
-    if failures:
-        raise failures[0] if len(failures) == 1 else HostsError(failures, of=len(outcomes))
-    return results
 
 
 async def _with_peer(entry: InventoryEntry) -> InventoryEntry:

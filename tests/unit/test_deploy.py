@@ -15,7 +15,7 @@ from tests_machine import ThisMachine
 
 from raftbed import bugs, deploy, wheelhouse
 from raftbed.archive import make_archive
-from raftbed.errors import DeployError, UsageError
+from raftbed.errors import DeployError, HostsError, UsageError
 
 
 @pytest.fixture
@@ -80,6 +80,23 @@ async def test_a_bundle_damaged_on_its_way_is_refused_and_leaves_nothing(host, t
 async def test_two_deployments_at_once_agree(host):
     made = await deploy.deploy_all([host, ThisMachine(host.home)])
     assert len(made) == 1
+
+
+@pytest.fixture
+def two_that_fail(tmp_path) -> list[ThisMachine]:
+    """Hosts a and b, where a file is in the way of raftbed's directory, and c, where none is."""
+    hosts = [ThisMachine(tmp_path / name) for name in ("a", "b", "c")]
+    for host, name in zip(hosts, ("a", "b", "c"), strict=True):
+        host.name = name
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("in the way")
+    return hosts
+
+
+async def test_every_host_where_it_fails_is_named_and_the_others_get_the_code(two_that_fail, tmp_path):
+    with pytest.raises(HostsError, match=r"^2 of 3 hosts .*\n  a: .*\n(.|\n)*  b: "):
+        await deploy.deploy_all(two_that_fail)
+    assert len(list((tmp_path / "c/bundle").iterdir())) == 1
 
 
 async def test_an_old_python_is_named_with_the_remedy(host, tmp_path):
