@@ -218,7 +218,8 @@ def clean(everything: bool, store: Path, as_json: bool) -> int:
     done = listing.clean(store, console.say, everything=everything)
     if done.left:
         console.say("One of them goes with: raftbed cluster down. All go with: raftbed clean --all")
-    console.result(f"{len(done.removed)} removed." if done.removed else "Nothing was left behind.")
+    nothing = "Nothing else was left behind." if done.left else "Nothing was left behind."
+    console.result(f"{len(done.removed)} removed." if done.removed else nothing)
     if as_json:
         console.emit({"removed": done.removed, "left": done.left})
     return EXIT_VALID

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests_inventory import inventory_through_proxy
 
 from raftbed.errors import HostError
@@ -70,21 +71,27 @@ def local(mode: str, server: str) -> Kind:
 
 @contextlib.asynccontextmanager
 async def kept_lab(names: Sequence[str], directory: Path, **options: Any) -> AsyncIterator[Path]:
-    """The directory of a lab of hosts that outlive the pool which made them, as after `raftbed cluster up`."""
-    lab = directory / "lab"
-    made = LocalPool(names, lab, **options)
-    kept = False
-    try:
-        await made.start()
-        kept = True
-    finally:
-        await made.close(keep=kept)
-    try:
-        yield lab
-    finally:
-        found = labs.lab_info(lab)
-        if found is not None:
-            await asyncio.to_thread(labs.remove_lab, found)
+    """The directory of a lab of hosts that outlive the pool which made them, as after `raftbed cluster up`.
+
+    It is known in a registry of its own, so that it is no cluster of the user who runs the tests.
+    """
+    lab, runtime = directory / "lab", directory / "runtime"
+    runtime.mkdir(mode=0o700)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_RUNTIME_DIR", str(runtime))
+        made = LocalPool(names, lab, **options)
+        kept = False
+        try:
+            await made.start()
+            kept = True
+        finally:
+            await made.close(keep=kept)
+        try:
+            yield lab
+        finally:
+            found = labs.lab_info(lab)
+            if found is not None:
+                await asyncio.to_thread(labs.remove_lab, found)
 
 
 def inventory(mode: str, server: str) -> Kind:
