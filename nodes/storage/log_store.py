@@ -8,6 +8,9 @@ a lesser one when the log is compacted, is followed by the next one, which begin
 state, and says where the log begins and which entry comes next. Compacting writes where the log begins now; segments of
 which no entry is needed any more are removed after that, from the first on.
 
+The last segment may end in zeros that were written ahead (`raftbed.nodes.storage.files`): no record has length 0. They
+are cut off before the next segment is begun, and on opening.
+
 On opening, all segments are read in order. Only the last may end in a tear, which a power failure leaves of a write
 that was never synced and that nothing was promised on; it is cut off, durably, before anything new is written behind
 it. A broken record with one of a later write behind it, or in an earlier segment, or a log with a gap, was not left by
@@ -17,6 +20,7 @@ be silent loss.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +30,7 @@ import msgspec
 
 from raftbed.nodes.raft.messages import BEGINNING, Entry, HardState, LogBase
 from raftbed.nodes.storage.base import CorruptRecord, InitialState, StorageError
-from raftbed.nodes.storage.files import Directory, DiskDirectory, File
+from raftbed.nodes.storage.files import WRITTEN_AHEAD, Directory, DiskDirectory, File
 from raftbed.nodes.storage.records import (
     COMPACT,
     ENTRY,
@@ -113,7 +117,7 @@ class DiskLogStore:
     def _open_directory(self) -> Directory:
         if isinstance(self._place, Path):
             try:
-                self._directory = DiskDirectory(self._place)
+                self._directory = DiskDirectory(self._place, ahead=min(WRITTEN_AHEAD, self._segment_size))
             except BlockingIOError as error:
                 raise StorageError(f"{self._place}: another process uses this directory.") from error
         else:
@@ -260,7 +264,8 @@ class DiskLogStore:
     def close(self) -> None:
         """See `LogStore`."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # then zeros are left behind its end, as after a crash
+                self._file.close()
             self._file = None
         if self._directory is not None:
             self._directory.close()
@@ -287,7 +292,7 @@ class DiskLogStore:
     def _begin_segment(self, number: int) -> None:
         assert self._directory is not None
         if self._file is not None:
-            self._file.close()
+            self._file.close()  # durably without its zeros: in front of the next segment they would be damage
         self._segment, self._next_offset, self._batch = number, 0, 0
         self._file = self._directory.open(_name(number))
         self._write(self._header())
