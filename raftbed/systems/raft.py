@@ -13,7 +13,7 @@ import msgspec
 from raftbed.deploy import Installation, deploy_all, process_alive, signal_process, start_detached
 from raftbed.errors import CommandError, HostError, RaftbedError
 from raftbed.faults.base import LeaderSeen
-from raftbed.hosts.base import Host, HostPool
+from raftbed.hosts.base import Endpoint, Host, HostPool
 from raftbed.hosts.parallel import in_parallel
 from raftbed.model import Plan
 from raftbed.store import RunDirectory, StatusSample
@@ -80,17 +80,20 @@ class RaftSystem:
     Parameters:
         pool: hosts that are up.
         plan: what to run.
+        cluster: the cluster's name; by default it is made of the plan's test and seed.
+        trace: have the nodes write traces, which grow as long as they run.
     """
 
-    def __init__(self, pool: HostPool, plan: Plan) -> None:
+    def __init__(self, pool: HostPool, plan: Plan, *, cluster: str = "", trace: bool = True) -> None:
         self._pool = pool
         self._plan = plan
-        self._installed: Mapping[str, Installation] = {}
-        self._addresses = {name: f"{host.address}:{PORT}" for name, host in pool.hosts.items()}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, socket_factory=pool.socket_factory),
-            timeout=aiohttp.ClientTimeout(total=_STATUS_TIMEOUT),
-        )
+        self.cluster = cluster or f"raftbed {plan.test} {plan.seed}"
+        self._trace = trace
+        self.installed: Mapping[str, Installation] = {}
+        self.peers: Mapping[str, str] = {name: f"{host.address}:{PORT}" for name, host in pool.hosts.items()}
+        self._endpoints: Mapping[str, Endpoint] = {}
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._lost: set[str] = set()  # nodes whose hosts did not answer when they were last asked
         self.control = NodeControl(self)
 
     @property
@@ -108,23 +111,44 @@ class RaftSystem:
 
     # -- life -----------------------------------------------------------------------------------------------------
 
-    async def install(self) -> None:
-        """See `System`."""
-        self._installed = await deploy_all(self._pool.hosts.values(), with_bug=self._plan.bug)
-        await in_parallel(self._configure(node) for node in self.nodes)
+    async def install(self, *, keep_data: bool = False) -> None:
+        """See `System`. With `keep_data`, nodes that run go on, and what they have written stays."""
+        await self._open_sessions()
+        self.installed = await deploy_all(self._pool.hosts.values(), with_bug=self._plan.bug)
+        await in_parallel(self._configure(node, keep_data=keep_data) for node in self.nodes)
 
-    async def _configure(self, node: str) -> None:
+    async def _open_sessions(self) -> None:
+        """Find out how each node is reached: most through one session for all, those in a tunnel each by its own."""
+        found = await in_parallel(host.endpoint(PORT) for host in self._pool.hosts.values())
+        self._endpoints = dict(zip(self._pool.hosts, found, strict=True))
+        timeout = aiohttp.ClientTimeout(total=_STATUS_TIMEOUT)
+        direct: aiohttp.ClientSession | None = None
+        for node, endpoint in self._endpoints.items():
+            if endpoint.unix_socket:
+                connector = aiohttp.UnixConnector(endpoint.unix_socket, limit=0)
+                self._sessions[node] = aiohttp.ClientSession(connector=connector, timeout=timeout)
+                continue
+            if direct is None:
+                tcp = aiohttp.TCPConnector(limit=0, socket_factory=self._pool.socket_factory)
+                direct = aiohttp.ClientSession(connector=tcp, timeout=timeout)
+            self._sessions[node] = direct
+
+    def _url(self, node: str, path: str) -> str:
+        return f"http://{self._endpoints[node].address}{path}"
+
+    async def _configure(self, node: str, *, keep_data: bool) -> None:
         host, run = self.host(node), f"{self.host(node).home}/run"
-        await self._end_leftover(node)
-        await host.run(["rm", "-rf", "--", run])
+        if not keep_data:
+            await self._end_leftover(node)
+            await host.run(["rm", "-rf", "--", run])
         await host.run(["mkdir", "-p", "-m", "0700", "--", run])
         settings = {
             "id": node,
-            "cluster": f"raftbed {self._plan.test} {self._plan.seed}",
-            "listen": f"0.0.0.0:{PORT}",
-            "peers": self._addresses,
+            "cluster": self.cluster,
+            "listen": f"{self._endpoints[node].listen}:{PORT}",
+            "peers": self.peers,
             "data": f"{run}/data",
-            "trace": f"{run}/trace.jsonl",
+            "trace": f"{run}/trace.jsonl" if self._trace else None,
             "pid_file": f"{run}/node.pid",
             "raft": dict(self._plan.node_options),
             "bug": self._plan.bug,
@@ -142,9 +166,9 @@ class RaftSystem:
         pids = [evidence["pid"] for evidence in started]
         await in_parallel(self._answers(node, pid) for node, pid in zip(self.nodes, pids, strict=True))
         first = self.nodes[0]
-        url = f"http://{self._addresses[first]}/admin/initialize"
+        url = self._url(first, "/admin/initialize")
         try:
-            async with self._session.post(url, json={"members": list(self.nodes)}) as response:
+            async with self._sessions[first].post(url, json={"members": list(self.nodes)}) as response:
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise HostError(f"the cluster could not be initialized: {error}.", host=first) from error
@@ -153,20 +177,23 @@ class RaftSystem:
 
     async def start_node(self, node: str) -> Mapping[str, Any]:
         """Start a node's process on whatever data it has."""
-        installed = self._installed[node]
+        evidence = await start_detached(
+            self.host(node),
+            self.command(node),
+            environment=self.installed[node].environment,
+            directory=f"{self.host(node).home}/run",
+            log=self.path(node, "node.log"),
+        )
+        return {"pid": evidence.pid}
+
+    def command(self, node: str) -> list[str]:
+        """What starts a node that is installed, word by word."""
         module = "raftbed.nodes"
         if self._plan.bug is not None:
             from raftbed import bugs
 
             module = bugs.load(self._plan.bug).module
-        evidence = await start_detached(
-            self.host(node),
-            installed.command(module, "--config", self.path(node, "node.json")),
-            environment=installed.environment,
-            directory=f"{self.host(node).home}/run",
-            log=self.path(node, "node.log"),
-        )
-        return {"pid": evidence.pid}
+        return self.installed[node].command(module, "--config", self.path(node, "node.json"))
 
     async def _answers(self, node: str, pid: int) -> None:
         deadline = asyncio.get_running_loop().time() + _START_TIMEOUT
@@ -202,12 +229,13 @@ class RaftSystem:
 
     def connection(self) -> KeyValueConnection:
         """See `System`."""
-        return KeyValueConnection(self._session, self._addresses)
+        addresses = {node: endpoint.address for node, endpoint in self._endpoints.items()}
+        return KeyValueConnection(self._sessions, addresses)
 
     async def status(self, node: str) -> StatusSample:
         """See `System`."""
         try:
-            async with self._session.get(f"http://{self._addresses[node]}/status") as response:
+            async with self._sessions[node].get(self._url(node, "/status")) as response:
                 said = msgspec.json.decode(await response.read(), type=_Status)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError):
             return StatusSample(0, node, reachable=False)
@@ -234,6 +262,7 @@ class RaftSystem:
                 lost[node] = str(error)
 
         await asyncio.gather(*(look(node) for node in self.nodes))
+        self._lost = set(lost)
         return lost
 
     async def unexpected_deaths(self, held_down: set[str]) -> Mapping[str, Mapping[str, Any]]:
@@ -246,15 +275,20 @@ class RaftSystem:
                 log = await self.host(node).run(["tail", "-n", "5", self.path(node, "node.log")], check=False)
                 found[node] = {"pid": evidence.pid, "reason": evidence.reason, "log": log.stdout[-1000:]}
 
-        await asyncio.gather(*(look(node) for node in self.nodes if node not in held_down), return_exceptions=True)
+        asked = [node for node in self.nodes if node not in held_down | self._lost]
+        await asyncio.gather(*(look(node) for node in asked), return_exceptions=True)
         return found
 
     async def restart_dead(self) -> None:
         """Start again every node whose process is gone, so that final reads can be tried."""
-        for node in self.nodes:
+
+        async def restart(node: str) -> None:
             with contextlib.suppress(RaftbedError):
                 if not await self.control.is_running(node):
                     await self.start_node(node)
+
+        # A host that hangs costs the time that it takes to give it up: once, and not once for each step.
+        await asyncio.gather(*(restart(node) for node in self.nodes if node not in self._lost))
 
     async def stop(self) -> None:
         """See `System`."""
@@ -285,7 +319,7 @@ class RaftSystem:
 
     async def close(self) -> None:
         """See `System`."""
-        await self._session.close()
+        await asyncio.gather(*(session.close() for session in set(self._sessions.values())))
 
 
 class _Status(msgspec.Struct):
