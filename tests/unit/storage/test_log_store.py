@@ -66,6 +66,7 @@ def test_what_was_compacted_is_soon_on_disk_no_more():
     for first in range(1, 2001, 50):
         base = LogBase(first - 11, 1, "00" * 8) if first > 11 else None
         store.persist(None, None, entries(first, first + 49, size=10_000), compact_to=base)
+        store.remove_obsolete()
     assert sum(disk.size(name) for name in disk.names()) < 2 * COMPACTED_SIZE + 50 * 11_000
     found = DiskLogStore(disk.only_what_was_synced()).get_initial_state()
     assert (found.base.index, found.entries) == (1940, entries(1941, 2000, size=10_000))
