@@ -311,6 +311,8 @@ class Simulation:
     async def _sample(self) -> None:
         while self._sampled:
             for _ in range(_SAMPLES_IN_A_SECOND):
+                if not self._sampled:
+                    return
                 self._sample_all()
                 await self.timeline.sleep(_SAMPLE_INTERVAL)
             self._look_at_traffic()
