@@ -11,7 +11,7 @@ from raftbed.hosts.base import CommandResult, Host, HostPool, SocketFactory
 
 __all__ = ["HOST_KINDS", "CommandResult", "Host", "HostPool", "SocketFactory", "make_pool"]
 
-HOST_KINDS: Final = ("local",)
+HOST_KINDS: Final = ("local", "docker")
 """The kinds of host that there are."""
 
 
@@ -30,4 +30,8 @@ def make_pool(kind: str, names: Sequence[str], directory: Path) -> HostPool:
         from raftbed.hosts.local import LocalPool
 
         return LocalPool(names, directory)
+    if kind == "docker":
+        from raftbed.hosts.docker import DockerPool
+
+        return DockerPool(names, directory)
     raise UsageError(f"there is no kind of host {kind!r}.", remedy=f"Kinds of host: {', '.join(HOST_KINDS)}.")
