@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from raftbed.errors import HostError
 from raftbed.hosts.prerequisites import find_program
@@ -74,32 +75,34 @@ class Engine:
         """
         shown = f"{self.kind} {arguments[0]}"
         environment = {**os.environ, **self.environment, "LC_ALL": "C"}
-        try:
-            process = await asyncio.create_subprocess_exec(
-                self.program,
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment,
-                # Ctrl-C at the terminal is the controller's to handle.
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise HostError(f"{self.program} cannot be started: {error.strerror or error}.") from error
-        try:
-            async with asyncio.timeout(timeout):
-                stdout, stderr = await process.communicate(stdin)
-        except TimeoutError as error:
-            raise HostError(
-                f"`{shown}` did not end within {timeout:g} s.", remedy=f"Does the engine answer? {self.kind} info"
-            ) from error
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        answer = Answer(process.returncode or 0, _text(stdout), _text(stderr))
+        # Files and not pipes: podman's containers hold on to what its command line wrote to.
+        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    self.program,
+                    *arguments,
+                    stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+                    stdout=stdout,
+                    stderr=stderr,
+                    env=environment,
+                    # Ctrl-C at the terminal is the controller's to handle.
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise HostError(f"{self.program} cannot be started: {error.strerror or error}.") from error
+            try:
+                async with asyncio.timeout(timeout):
+                    await process.communicate(stdin)
+            except TimeoutError as error:
+                raise HostError(
+                    f"`{shown}` did not end within {timeout:g} s.", remedy=f"Does the engine answer? {self.kind} info"
+                ) from error
+            finally:
+                if process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()
+                    await process.wait()
+            answer = Answer(process.returncode or 0, _text(stdout), _text(stderr))
         if check and answer.status != 0:
             raise HostError(f"`{shown}` failed: {_said(answer)}")
         return answer
@@ -133,8 +136,9 @@ class Engine:
         return answer.stdout.split()
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode(errors="replace").strip()
+def _text(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace").strip()
 
 
 def _said(answer: Answer) -> str:

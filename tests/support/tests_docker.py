@@ -23,9 +23,23 @@ import pytest
 
 from raftbed.hosts.prerequisites import find_program
 
-PACKAGES = "bash coreutils dash findutils grep gzip hostname sed tar util-linux mawk procps".split() + [
-    *("openssh-server", "python3", "iproute2", "nftables", "iptables", "iputils-ping")
-]
+PACKAGES = (
+    *(
+        "bash",
+        "coreutils",
+        "dash",
+        "findutils",
+        "grep",
+        "gzip",
+        "hostname",
+        "mawk",
+        "procps",
+        "sed",
+        "tar",
+        "util-linux",
+    ),
+    *("openssh-server", "python3", "iproute2", "nftables", "iptables", "iputils-ping"),
+)
 IMAGE = "raftbed-test-host"
 _LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/", "/usr/share/perl")
 
@@ -61,10 +75,11 @@ def private_engine() -> Iterator[dict[str, str]]:
     """
     scratch = Path(tempfile.mkdtemp(prefix="raftbed-docker-"))
     group = f"/{scratch.name}"
+    command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command += ["/bin/sh", "-c", _START, "engine", str(scratch), group]
     with open(scratch / "log", "wb") as log:
         holder = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-            + ["/bin/sh", "-c", _START, "engine", str(scratch), group],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -211,11 +226,9 @@ def _import_image() -> None:
         (tree / "etc/shadow").chmod(0o600)
         listing = Path(scratch, "files")
         listing.write_text("\n".join(path for path in _files() if not os.path.lexists(tree / path)))
-        packing = subprocess.Popen(
-            ["tar", "--create", "--file=-", "--no-recursion", "--directory=/", f"--files-from={listing}"]
-            + ["--recursion", f"--directory={tree}", "--owner=0", "--group=0", "."],
-            stdout=subprocess.PIPE,
-        )
+        pack = ["tar", "--create", "--file=-", "--no-recursion", "--directory=/", f"--files-from={listing}"]
+        pack += ["--recursion", f"--directory={tree}", "--owner=0", "--group=0", "."]
+        packing = subprocess.Popen(pack, stdout=subprocess.PIPE)
         try:
             command = ["docker", "import", "-", IMAGE]
             ended = subprocess.run(command, stdin=packing.stdout, capture_output=True, text=True, check=False)
