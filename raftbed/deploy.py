@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -271,6 +272,10 @@ async def _examine(host: Host, python: str) -> Interpreter:
     return found
 
 
+_MAKING_WHEELS: Final = threading.Lock()
+"""Hosts that are alike need one wheelhouse, not one each; and ast.parse of Python 3.11 fails in two threads at once."""
+
+
 def _default_cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base, "raftbed", "wheels")
@@ -298,6 +303,11 @@ def node_requirements() -> list[str]:
 
 def _wheelhouse(host: str, interpreter: Interpreter, cache: Path) -> tuple[str, Path]:
     """The packages for an interpreter as an archive in the cache: its hash and its path."""
+    with _MAKING_WHEELS:
+        return _make_wheelhouse(host, interpreter, cache)
+
+
+def _make_wheelhouse(host: str, interpreter: Interpreter, cache: Path) -> tuple[str, Path]:
     requirements = node_requirements()
     wanted = json.dumps([requirements, interpreter.version[:2], interpreter.platforms])
     key = hashlib.sha256(wanted.encode()).hexdigest()[:32]
