@@ -20,6 +20,7 @@ from raftbed.cli_options import JSON as _JSON
 from raftbed.cli_options import MEMORY as _MEMORY
 from raftbed.cli_options import STORE as _STORE
 from raftbed.cli_options import TIME as _TIME
+from raftbed.cli_options import access_of as _access
 from raftbed.cli_options import is_file as _is_file
 from raftbed.cli_options import naming as _naming
 from raftbed.cli_options import settings_of as _settings
@@ -55,7 +56,9 @@ def cli(context: click.Context, debug: bool) -> None:
 @click.option("--seed", type=int, help="Makes the schedule and the operations repeat.  [default: drawn]")
 @click.option("--operation-timeout", type=float, metavar="SECONDS", help="How long a client waits.  [default: 2]")
 @click.option("--system", metavar="NAME", help="What is under test.  [default: raft]")
-@click.option("--hosts", metavar="KIND", help="Where it runs.  [default: local]")
+@click.option("--hosts", metavar="KIND", help="Where: local, an inventory.toml, or user@a,user@b.  [default: local]")
+@click.option("--accept-new-keys", is_flag=True, help="Record host keys that are not known yet; never changed ones.")
+@click.option("--ask-sudo-password", is_flag=True, help="Ask for the password of sudo on the hosts.")
 @click.option("--bug", metavar="NAME", help="Plant a bug in the nodes; the run should end invalid.")
 @click.option("--repeat", type=click.IntRange(1), default=1, metavar="N", help="Run N times, with seeds counting up.")
 @click.option("--keep", is_flag=True, help="Leave the hosts up afterwards; remove them with: raftbed clean")
@@ -82,6 +85,7 @@ def run(test: str, **options: Any) -> int:
         keep=options["keep"],
         time_limit=options["check_time_limit"],
         memory_limit=options["check_memory_limit"] << 20,
+        access=_access(options),
     )
     with _naming(test if _is_file(test) else ""):
         if options["dry_run"]:

@@ -12,6 +12,7 @@ import click
 from raftbed.errors import EXIT_INVALID, EXIT_UNKNOWN, EXIT_VALID, UsageError
 
 if TYPE_CHECKING:
+    from raftbed.hosts.inventory_file import Access
     from raftbed.plan import PlanSettings
 
 EXIT = {"valid": EXIT_VALID, "invalid": EXIT_INVALID, "unknown": EXIT_UNKNOWN}
@@ -39,6 +40,25 @@ MEMORY = click.option(
     metavar="MIB",
     help="The same for memory.",
 )
+
+
+def access_of(options: Mapping[str, Any]) -> Access:
+    """What --accept-new-keys and --ask-sudo-password add to an inventory; asks for the password.
+
+    Raises:
+        UsageError: there is no terminal to ask at.
+    """
+    from raftbed.hosts.inventory_file import Access
+
+    password = ""
+    if options["ask_sudo_password"]:
+        import getpass
+        import sys
+
+        if not sys.stdin.isatty():
+            raise UsageError("--ask-sudo-password needs a terminal.", remedy="Allow sudo without a password instead.")
+        password = getpass.getpass("Password of sudo on the hosts: ")
+    return Access(accept_new_keys=options["accept_new_keys"], sudo_password=password)
 
 
 def is_file(test: str) -> bool:

@@ -7,7 +7,8 @@
     │   └── PlanError      254   a plan file is malformed: names file, key and remedy
     ├── HistoryError       254   a history cannot be read: names file and line
     ├── HostError          255   a host cannot be made, reached or used: names the host
-    │   └── CommandError   255   a command on a host failed: names host, command, status and stderr
+    │   ├── CommandError   255   a command on a host failed: names host, command, status and stderr
+    │   └── HostsError     255   several hosts cannot be used: one sentence for each
     ├── DeployError        255   code could not be brought to a host
     ├── FaultError         255   a fault could not be injected, proved or healed
     └── StoreError         255   a run directory cannot be written or read
@@ -16,6 +17,8 @@ A violation that a checker finds is never an exception: it is a :class:`raftbed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 EXIT_VALID = 0
 EXIT_INVALID = 1
@@ -69,6 +72,21 @@ class HostError(RaftbedError):
     def __init__(self, message: str, *, host: str = "", remedy: str = "") -> None:
         super().__init__(f"{host}: {message}" if host else message, remedy=remedy)
         self.host = host
+
+
+class HostsError(HostError):
+    """Several hosts cannot be used, or one for several reasons; ``str()`` has a line for each reason.
+
+    Parameters:
+        problems: what is wrong, each with its remedy.
+        of: how many hosts there are.
+    """
+
+    def __init__(self, problems: Sequence[HostError], *, of: int) -> None:
+        affected = len({problem.host for problem in problems})
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        super().__init__(f"{affected} of {of} hosts cannot be used as they are:{lines}")
+        self.problems = tuple(problems)
 
 
 class CommandError(HostError):

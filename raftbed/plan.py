@@ -17,6 +17,7 @@ import msgspec
 
 from raftbed import suite
 from raftbed.errors import PlanError
+from raftbed.hosts.inventory_file import is_inventory
 from raftbed.model import FaultStep, Plan
 
 _DEFAULT_TIME_LIMIT = 30.0
@@ -95,10 +96,11 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
     system = settings.system or "raft"
     suite.pick(suite.SYSTEMS, system, "system")
     hosts = settings.hosts or test.hosts
-    suite.pick(suite.HOSTS, hosts, "kind of hosts")
+    if not is_inventory(hosts):
+        suite.pick(suite.HOSTS, hosts, "kind of hosts")
     faults = tuple(dict.fromkeys(settings.faults if settings.faults is not None else test.faults))
     _check_faults(faults, hosts, settings.schedule or ())
-    nodes = _node_names(settings.nodes if settings.nodes is not None else _bug_nodes(settings.bug))
+    nodes = _node_names(settings.nodes if settings.nodes is not None else bug_nodes(settings.bug))
     usual = _SIMULATED_TIME_LIMIT if hosts == suite.SIMULATED else _DEFAULT_TIME_LIMIT
     time_limit = _bounded("time_limit", settings.time_limit, default=usual, least=1.0, most=86_400.0)
     operation_timeout = _bounded(
@@ -150,7 +152,7 @@ def repeat_command(plan: Plan, file: Path | None = None) -> str | None:
     if plan.faults != suite.TESTS[plan.test].faults:
         parts += ["--faults", ",".join(plan.faults) or "none"]
     if plan.hosts not in ("local", suite.SIMULATED):
-        parts += ["--hosts", plan.hosts]
+        parts += ["--hosts", shlex.quote(plan.hosts)]
     if plan.system != "raft":
         parts += ["--system", plan.system]
     if plan.bug:
@@ -234,8 +236,8 @@ def _bug_options(name: str | None) -> dict[str, Any]:
     return dict(bugs.load(name).node_options)
 
 
-def _bug_nodes(name: str | None) -> int | None:
-    """The size of cluster that a bug needs."""
+def bug_nodes(name: str | None) -> int | None:
+    """The size of cluster that a bug needs, if it needs one."""
     if name is None:
         return None
     from raftbed import bugs

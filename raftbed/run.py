@@ -21,6 +21,7 @@ import contextlib
 import gc
 import os
 import platform
+import shlex
 import sys
 import time
 from collections import deque
@@ -35,11 +36,13 @@ from raftbed.clients import Tally, Worker, gather_workers
 from raftbed.errors import HostError, RaftbedError, StoreError
 from raftbed.faults.nemesis import Nemesis
 from raftbed.hosts import make_pool
+from raftbed.hosts.inventory_file import Access, is_inventory
 from raftbed.hosts.parallel import in_parallel
+from raftbed.hosts.preflight import Needs, preflight
 from raftbed.model import SECOND, FaultEvent, Plan
 from raftbed.record import HistoryWriter, LineWriter
 from raftbed.store import EventKind, Manifest, RunDirectory, RunEvent, RunState
-from raftbed.systems.raft import RaftSystem
+from raftbed.systems.raft import PORT, RaftSystem
 
 _SAMPLE_INTERVAL = 0.25  # seconds between two samples of a node's status
 _STALL = 0.25  # seconds of delay of the controller's event loop that are worth a record
@@ -93,15 +96,24 @@ class Run:
         command: the command line that repeats the run.
         stop: the user's wish to end early.
         keep: leave the hosts up afterwards.
+        access: what the user added to an inventory.
     """
 
     def __init__(
-        self, plan: Plan, directory: RunDirectory, *, command: str, stop: StopSignal, keep: bool = False
+        self,
+        plan: Plan,
+        directory: RunDirectory,
+        *,
+        command: str,
+        stop: StopSignal,
+        keep: bool = False,
+        access: Access | None = None,
     ) -> None:
         self._plan = plan
         self._directory = directory
         self._stop = stop
         self._keep = keep
+        self._access = access
         self._start = time.monotonic_ns()
         self._tally = Tally()
         self._rates: deque[tuple[float, int]] = deque(maxlen=9)
@@ -203,9 +215,12 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def _hosts(self) -> AsyncIterator[Any]:
-        pool = make_pool(self._plan.hosts, self._plan.nodes, self._directory.path / "lab")
+        pool = make_pool(self._plan.hosts, self._plan.nodes, self._directory.path / "lab", access=self._access)
         try:
             await self._unless_urgent(pool.start())
+            needs = Needs(ports=(PORT,), faults=self._plan.faults, clean=self._clean_command())
+            for oddity in await self._unless_urgent(preflight(pool.hosts, needs)):
+                self._event("warning", oddity)
             self._set_manifest(
                 state="running",
                 node_addresses={name: host.address for name, host in pool.hosts.items()},
@@ -232,6 +247,11 @@ class Run:
                 for sentence in missing or ():
                     self._event("warning", sentence)
             await self._bounded("close connections", system.close())
+
+    def _clean_command(self) -> str:
+        """What removes leftovers from the hosts of this run."""
+        hosts = self._plan.hosts
+        return f"raftbed cluster clean --hosts {shlex.quote(hosts)}" if is_inventory(hosts) else "raftbed clean"
 
     def _nemesis(self, pool: Any, system: RaftSystem) -> Nemesis:
         def ledger(event: FaultEvent) -> None:

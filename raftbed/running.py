@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from raftbed import suite
 from raftbed.checking import Limits, check_run, write_report
 from raftbed.console import Console, progress_line, show_plan, show_results
 from raftbed.errors import RaftbedError, UsageError
+from raftbed.hosts.inventory_file import Access, is_inventory, read_inventory
 from raftbed.model import Plan, Validity, worst
 from raftbed.store import Results, RunDirectory, RunState, Store
 
@@ -33,6 +35,7 @@ class RunRequest:
         keep: leave the hosts up.
         time_limit: seconds for all checks of one run.
         memory_limit: bytes for all checks of one run.
+        access: what the user adds to an inventory.
     """
 
     settings: planning.PlanSettings
@@ -41,10 +44,12 @@ class RunRequest:
     keep: bool = False
     time_limit: float = 60.0
     memory_limit: int = 4 << 30
+    access: Access | None = None
 
 
 def dry_run(request: RunRequest, console: Console) -> int:
     """Print plan and schedule."""
+    request = replace(request, settings=settings_for_hosts(request.settings))
     plan = _plan(request)
     if console.json:
         console.emit({"plan": plan})
@@ -62,6 +67,7 @@ def run_all(request: RunRequest, console: Console) -> Validity:
     Raises:
         RaftbedError: a run could not be run.
     """
+    request = replace(request, settings=settings_for_hosts(request.settings))
     first = _plan(request)
     every: list[Results] = []
     documents: list[dict[str, Any]] = []
@@ -96,6 +102,30 @@ def run_all(request: RunRequest, console: Console) -> Validity:
     return validity
 
 
+def settings_for_hosts(settings: planning.PlanSettings) -> planning.PlanSettings:
+    """`settings` with the nodes that its inventory has, when it names one; by default all of them.
+
+    Raises:
+        UsageError: the inventory is malformed, or has too few hosts.
+    """
+    if settings.hosts is None or not is_inventory(settings.hosts):
+        return settings
+    hosts = settings.hosts
+    if hosts.endswith(".toml"):  # so that the plan can be repeated from anywhere
+        hosts = os.path.abspath(os.path.expanduser(hosts))
+    names = list(read_inventory(hosts))
+    nodes = settings.nodes
+    if nodes is None:
+        nodes = min(planning.bug_nodes(settings.bug) or len(names), len(names))
+    if isinstance(nodes, int):
+        if nodes > len(names):
+            raise UsageError(f"{hosts}: has {len(names)} hosts, and the run {nodes} nodes.",
+                             remedy=f"Choose at most: --nodes {len(names)}")  # fmt: skip
+        if nodes > 0 and names[:nodes] != [f"n{number}" for number in range(1, nodes + 1)]:
+            nodes = names[:nodes]
+    return msgspec.structs.replace(settings, hosts=hosts, nodes=nodes)
+
+
 def _plan(request: RunRequest) -> Plan:
     """The first plan of what was asked for; of one run again, the seed alone is changed."""
     plan = planning.make_plan(request.settings, seed=_draw_seed())
@@ -117,7 +147,7 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
     limits = Limits(time=request.time_limit, memory=request.memory_limit)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            state = runner.run(_execute(plan, directory, command, request.keep, console))
+            state = runner.run(_execute(plan, directory, command, request, console))
     except RaftbedError:
         if _has_operations(directory):
             results = check_run(directory, limits=limits)
@@ -147,11 +177,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _execute(plan: Plan, directory: RunDirectory, command: str, keep: bool, console: Console) -> RunState:
+async def _execute(
+    plan: Plan, directory: RunDirectory, command: str, request: RunRequest, console: Console
+) -> RunState:
     from raftbed.run import Run, StopSignal
 
     stop = StopSignal()
-    run = Run(plan, directory, command=command, stop=stop, keep=keep)
+    run = Run(plan, directory, command=command, stop=stop, keep=request.keep, access=request.access)
     with _interrupts(stop.interrupt, console):
         work = asyncio.ensure_future(run.execute())
         while not work.done():

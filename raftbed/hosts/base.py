@@ -27,6 +27,21 @@ class CommandResult:
     stderr: str
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How the controller reaches a TCP port of a host.
+
+    Attributes:
+        address: "host:port", for the URL.
+        listen: the address at which a server on the host must listen to be reached by its peers and the controller.
+        unix_socket: path of a private Unix socket on this machine that leads there, instead of `address`; or "".
+    """
+
+    address: str
+    listen: str = "0.0.0.0"  # noqa: S104  in a network of its own
+    unix_socket: str = ""
+
+
 SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
 """Makes an unconnected socket for one entry of getaddrinfo; aiohttp's TCPConnector takes one."""
 
@@ -92,6 +107,14 @@ class Host(Protocol):
 
         Raises:
             CommandError, HostError: as for `run`.
+        """
+        ...
+
+    async def endpoint(self, port: int) -> Endpoint:
+        """How the controller reaches a TCP port of this host, whether or not anybody listens there yet.
+
+        Raises:
+            HostError: there is no way.
         """
         ...
 

@@ -8,28 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import math
 import os
 import shlex
-import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from raftbed.errors import CommandError, HostError
-from raftbed.hosts.base import CommandResult
+from raftbed.hosts.base import CommandResult, Endpoint
+from raftbed.hosts.blocking import fabric_connection, paramiko_client
 from raftbed.hosts.inventory import InventoryEntry
+from raftbed.hosts.login import connect, connect_when_up
+from raftbed.hosts.streams import CONNECT_TIMEOUT, open_connected
+from raftbed.hosts.sudo import Sudo
+from raftbed.hosts.tunnel import Tunnels
 
 if TYPE_CHECKING:
     import asyncssh
-    import fabric
-    import paramiko  # type: ignore[import-untyped]  # its stubs are a package of their own
 
-CONNECT_TIMEOUT: Final = 10.0
-"""Seconds for a connection to be made and the login to succeed."""
+__all__ = [
+    "CONNECT_TIMEOUT",
+    "SSHHost",
+    "connect",
+    "connect_when_up",
+    "fabric_connection",
+    "open_connected",
+    "paramiko_client",
+]
 
-_KEEPALIVE: Final = 5
 _SESSIONS: Final = 8  # an ordinary sshd allows ten at once on one connection
 _CHUNK: Final = 1 << 18
 _NO_SUCH_FILE: Final = 44
@@ -50,108 +57,6 @@ exec tail -c "$2" -- "$1"
 """
 
 
-def open_connected(entry: InventoryEntry, *, timeout: float = CONNECT_TIMEOUT) -> socket.socket:
-    """A blocking TCP connection to a host's SSH server.
-
-    Raises:
-        OSError: it cannot be reached.
-    """
-    opened = _make_socket(entry)
-    try:
-        opened.settimeout(timeout)
-        opened.connect((entry.address, entry.port))
-    except BaseException:
-        opened.close()
-        raise
-    return opened
-
-
-def _make_socket(entry: InventoryEntry) -> socket.socket:
-    if entry.open_socket is None:
-        return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    return entry.open_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", (entry.address, entry.port)))
-
-
-async def connect(entry: InventoryEntry, *, timeout: float = CONNECT_TIMEOUT) -> asyncssh.SSHClientConnection:
-    """An asyncssh connection to a host.
-
-    Raises:
-        HostError: it cannot be reached, shows another host key, or refuses the login; says which.
-    """
-    import asyncssh
-
-    opened = _guarded_socket(entry)
-    try:
-        async with asyncio.timeout(timeout):
-            opened.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(opened, (entry.address, entry.port))
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return await asyncssh.connect(
-                sock=opened,
-                username=entry.user,
-                client_keys=[str(entry.key)],
-                known_hosts=([asyncssh.import_public_key(entry.host_key)], [], []),
-                server_host_key_algs=[entry.host_key.split()[0]],
-                agent_path=None,
-                config=None,
-                preferred_auth="publickey",
-                compression_algs=None,
-                keepalive_interval=_KEEPALIVE,
-                keepalive_count_max=3,
-                encoding=None,
-            )
-    except TimeoutError as error:
-        opened.close()
-        raise HostError(
-            f"SSH to {entry.address}:{entry.port} did not answer within {timeout:g} s.", host=entry.name
-        ) from error
-    except asyncssh.HostKeyNotVerifiable as error:
-        opened.close()
-        raise HostError(
-            f"{entry.address}:{entry.port} shows another SSH host key than this host was made with.",
-            host=entry.name,
-            remedy="Something else answers at its address; nothing was sent to it.",
-        ) from error
-    except (OSError, asyncssh.Error) as error:
-        opened.close()
-        raise HostError(f"SSH to {entry.address}:{entry.port} failed: {error}.", host=entry.name) from error
-    except BaseException:
-        opened.close()
-        raise
-
-
-def _guarded_socket(entry: InventoryEntry) -> socket.socket:
-    try:
-        return _make_socket(entry)
-    except OSError as error:
-        raise HostError(f"no socket to it can be made: {error}.", host=entry.name) from error
-
-
-async def connect_when_up(entry: InventoryEntry, *, timeout: float) -> asyncssh.SSHClientConnection:
-    """Like `connect`, for a host that is just booting: as long as nobody listens at its port, try again.
-
-    Raises:
-        HostError: as for `connect`, or the port is still closed after `timeout` seconds.
-    """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout
-    pause = 0.005
-    while True:
-        try:
-            return await connect(entry, timeout=max(0.1, deadline - loop.time()))
-        except HostError as error:
-            cause = error.__cause__
-            refused = isinstance(cause, OSError) and cause.errno in {
-                errno.ECONNREFUSED,
-                errno.EHOSTUNREACH,
-                errno.ECONNRESET,
-            }
-            if not refused or loop.time() + pause > deadline:
-                raise
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.5, 0.1)
-
-
 class SSHHost:
     """A host that is reached over SSH: all of `raftbed.hosts.base.Host` but crash and reboot.
 
@@ -164,6 +69,8 @@ class SSHHost:
         self._connection: asyncssh.SSHClientConnection | None = None
         self._connecting = asyncio.Lock()
         self._sessions = asyncio.Semaphore(_SESSIONS)
+        self._sudo = Sudo(entry)
+        self._tunnels = Tunnels(entry, self._connected)
 
     @property
     def name(self) -> str:
@@ -173,7 +80,7 @@ class SSHHost:
     @property
     def address(self) -> str:
         """The address its peers reach it at."""
-        return self.entry.address
+        return self.entry.peer_address
 
     @property
     def home(self) -> str:
@@ -199,7 +106,27 @@ class SSHHost:
         async with self._connecting:
             if self._connection is None or self._connection.is_closed():
                 opener = connect_when_up if booting else connect
-                self._connection = await opener(self.entry, timeout=timeout)
+                opened = await opener(self.entry, timeout=timeout)
+                try:
+                    await self._sudo.learn(opened, timeout=timeout)
+                except BaseException:
+                    opened.abort()
+                    raise
+                self._connection = opened
+
+    async def _connected(self) -> asyncssh.SSHClientConnection:
+        await self.connect()
+        if self._connection is None:
+            raise HostError("the connection was closed.", host=self.name)
+        return self._connection
+
+    async def endpoint(self, port: int) -> Endpoint:
+        """How the controller reaches a TCP port of this host; see `raftbed.hosts.base.Host.endpoint`."""
+        if self.entry.tunnel:
+            return await self._tunnels.endpoint(port)
+        # Peers and the controller come to one address, or the server must listen at all of them.
+        one = self.entry.address == self.address and self.entry.open_socket is None
+        return Endpoint(f"{self.entry.address}:{port}", listen=self.address if one else "0.0.0.0")  # noqa: S104
 
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 10.0, check: bool = True
@@ -211,6 +138,7 @@ class SSHHost:
                 self._finish(process, stdin, command), process.stdout.read(), process.stderr.read()
             )
         result = CommandResult(status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+        self._sudo.examine(result)
         if check and status != 0:
             raise CommandError(host=self.name, command=command, status=status, stderr=result.stderr)
         return result
@@ -264,6 +192,7 @@ class SSHHost:
 
     async def disconnect(self) -> None:
         """Close the connection; harmless when there is none."""
+        await self._tunnels.close()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -304,7 +233,11 @@ class SSHHost:
         ended = False
         try:
             async with asyncio.timeout(timeout), self._sessions:
-                process = await self._open(f"exec timeout -s KILL {math.ceil(timeout) + 1} {command}")
+                process = await self._open(
+                    f"exec {self._sudo.prefix}timeout -s KILL {math.ceil(timeout) + 1} {command}"
+                )
+                if self._sudo.password:
+                    process.stdin.write(self._sudo.password)
                 yield process
                 ended = True
         except TimeoutError as error:
@@ -316,7 +249,7 @@ class SSHHost:
                 command=shown or command,
                 status=None,
                 stderr="",
-                remedy=f"It was given {timeout:g} s and was killed.",
+                remedy=f"It was given {timeout:g} s and was killed; is the host hanging?",
             ) from error
         except (asyncssh.Error, ConnectionError) as error:
             raise await self.explain(self._lost(shown or command, error)) from error
@@ -367,59 +300,3 @@ def _signal_number(name: str) -> int:
     import signal
 
     return int(getattr(signal, f"SIG{name}", 0))
-
-
-def paramiko_client(entry: InventoryEntry, *, timeout: float = CONNECT_TIMEOUT) -> paramiko.SSHClient:
-    """A connected paramiko client; the caller closes it.
-
-    Raises:
-        HostError: as for `connect`.
-    """
-    import paramiko
-
-    client = paramiko.SSHClient()
-    try:
-        kind, encoded = entry.host_key.split()[:2]
-        names = (entry.address, f"[{entry.address}]:{entry.port}")
-        host_key = paramiko.hostkeys.HostKeyEntry.from_line(f"{','.join(names)} {kind} {encoded}")
-        if host_key is None:
-            raise HostError(f"the inventory's host key is of an unknown kind: {kind}.", host=entry.name)
-        for name in names:
-            client.get_host_keys().add(name, kind, host_key.key)
-        client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        client.connect(**_paramiko_options(entry, timeout))
-    except (OSError, paramiko.SSHException) as error:
-        client.close()
-        raise HostError(f"SSH to {entry.address}:{entry.port} failed: {error}.", host=entry.name) from error
-    return client
-
-
-def _paramiko_options(entry: InventoryEntry, timeout: float) -> dict[str, Any]:
-    return {
-        "hostname": entry.address,
-        "port": entry.port,
-        "username": entry.user,
-        "key_filename": str(entry.key),
-        "sock": open_connected(entry, timeout=timeout),
-        "look_for_keys": False,
-        "allow_agent": False,
-        "timeout": timeout,
-    }
-
-
-def fabric_connection(entry: InventoryEntry, *, timeout: float = CONNECT_TIMEOUT) -> fabric.Connection:
-    """An open fabric connection over `paramiko_client`; the caller closes it.
-
-    Raises:
-        HostError: as for `connect`.
-    """
-    import fabric
-    from fabric.config import Config
-
-    client = paramiko_client(entry, timeout=timeout)
-    connection = fabric.Connection(
-        entry.address, user=entry.user, port=entry.port, config=Config(lazy=True, overrides={"load_ssh_configs": False})
-    )
-    connection.client = client
-    connection.transport = client.get_transport()
-    return connection

@@ -30,12 +30,12 @@ class KeyValueConnection:
     """Implements :class:`raftbed.clients.Connection` over HTTP.
 
     Parameters:
-        session: shared by all workers.
+        sessions: node name to the session that reaches it; shared by all workers.
         addresses: node name to "host:port".
     """
 
-    def __init__(self, session: aiohttp.ClientSession, addresses: Mapping[str, str]) -> None:
-        self._session = session
+    def __init__(self, sessions: Mapping[str, aiohttp.ClientSession], addresses: Mapping[str, str]) -> None:
+        self._sessions = sessions
         self._addresses = addresses
 
     async def attempt(self, node: str, request: Request, *, client: str, serial: int, timeout: float) -> Answer:
@@ -45,7 +45,7 @@ class KeyValueConnection:
         method, path, body = _as_http(request, client, serial)
         url = f"http://{self._addresses[node]}{path}"
         try:
-            async with self._session.request(
+            async with self._sessions[node].request(
                 method,
                 url,
                 data=msgspec.json.encode(body) if body is not None else None,

@@ -13,7 +13,7 @@ import msgspec
 from raftbed.deploy import Installation, deploy_all, process_alive, signal_process, start_detached
 from raftbed.errors import CommandError, HostError, RaftbedError
 from raftbed.faults.base import LeaderSeen
-from raftbed.hosts.base import Host, HostPool
+from raftbed.hosts.base import Endpoint, Host, HostPool
 from raftbed.hosts.parallel import in_parallel
 from raftbed.model import Plan
 from raftbed.store import RunDirectory, StatusSample
@@ -86,11 +86,9 @@ class RaftSystem:
         self._pool = pool
         self._plan = plan
         self._installed: Mapping[str, Installation] = {}
-        self._addresses = {name: f"{host.address}:{PORT}" for name, host in pool.hosts.items()}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, socket_factory=pool.socket_factory),
-            timeout=aiohttp.ClientTimeout(total=_STATUS_TIMEOUT),
-        )
+        self._peers = {name: f"{host.address}:{PORT}" for name, host in pool.hosts.items()}
+        self._endpoints: Mapping[str, Endpoint] = {}
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
         self.control = NodeControl(self)
 
     @property
@@ -110,8 +108,28 @@ class RaftSystem:
 
     async def install(self) -> None:
         """See `System`."""
+        await self._open_sessions()
         self._installed = await deploy_all(self._pool.hosts.values(), with_bug=self._plan.bug)
         await in_parallel(self._configure(node) for node in self.nodes)
+
+    async def _open_sessions(self) -> None:
+        """Find out how each node is reached: most through one session for all, those in a tunnel each by its own."""
+        found = await in_parallel(host.endpoint(PORT) for host in self._pool.hosts.values())
+        self._endpoints = dict(zip(self._pool.hosts, found, strict=True))
+        timeout = aiohttp.ClientTimeout(total=_STATUS_TIMEOUT)
+        direct: aiohttp.ClientSession | None = None
+        for node, endpoint in self._endpoints.items():
+            if endpoint.unix_socket:
+                connector = aiohttp.UnixConnector(endpoint.unix_socket, limit=0)
+                self._sessions[node] = aiohttp.ClientSession(connector=connector, timeout=timeout)
+                continue
+            if direct is None:
+                tcp = aiohttp.TCPConnector(limit=0, socket_factory=self._pool.socket_factory)
+                direct = aiohttp.ClientSession(connector=tcp, timeout=timeout)
+            self._sessions[node] = direct
+
+    def _url(self, node: str, path: str) -> str:
+        return f"http://{self._endpoints[node].address}{path}"
 
     async def _configure(self, node: str) -> None:
         host, run = self.host(node), f"{self.host(node).home}/run"
@@ -121,8 +139,8 @@ class RaftSystem:
         settings = {
             "id": node,
             "cluster": f"raftbed {self._plan.test} {self._plan.seed}",
-            "listen": f"0.0.0.0:{PORT}",
-            "peers": self._addresses,
+            "listen": f"{self._endpoints[node].listen}:{PORT}",
+            "peers": self._peers,
             "data": f"{run}/data",
             "trace": f"{run}/trace.jsonl",
             "pid_file": f"{run}/node.pid",
@@ -142,9 +160,9 @@ class RaftSystem:
         pids = [evidence["pid"] for evidence in started]
         await in_parallel(self._answers(node, pid) for node, pid in zip(self.nodes, pids, strict=True))
         first = self.nodes[0]
-        url = f"http://{self._addresses[first]}/admin/initialize"
+        url = self._url(first, "/admin/initialize")
         try:
-            async with self._session.post(url, json={"members": list(self.nodes)}) as response:
+            async with self._sessions[first].post(url, json={"members": list(self.nodes)}) as response:
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise HostError(f"the cluster could not be initialized: {error}.", host=first) from error
@@ -202,12 +220,13 @@ class RaftSystem:
 
     def connection(self) -> KeyValueConnection:
         """See `System`."""
-        return KeyValueConnection(self._session, self._addresses)
+        addresses = {node: endpoint.address for node, endpoint in self._endpoints.items()}
+        return KeyValueConnection(self._sessions, addresses)
 
     async def status(self, node: str) -> StatusSample:
         """See `System`."""
         try:
-            async with self._session.get(f"http://{self._addresses[node]}/status") as response:
+            async with self._sessions[node].get(self._url(node, "/status")) as response:
                 said = msgspec.json.decode(await response.read(), type=_Status)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError):
             return StatusSample(0, node, reachable=False)
@@ -285,7 +304,7 @@ class RaftSystem:
 
     async def close(self) -> None:
         """See `System`."""
-        await self._session.close()
+        await asyncio.gather(*(session.close() for session in set(self._sessions.values())))
 
 
 class _Status(msgspec.Struct):

@@ -68,8 +68,8 @@ async def test_a_node_that_ends_at_its_start_says_why(tmp_path, monkeypatch):
 async def test_a_host_lost_under_way_is_named_and_its_run_claims_nothing_about_it(tmp_path, monkeypatch):
     pools = []
 
-    def make_pool_and_tell(*arguments):
-        pools.append(make_pool(*arguments))
+    def make_pool_and_tell(*arguments, **options):
+        pools.append(make_pool(*arguments, **options))
         return pools[0]
 
     monkeypatch.setattr("raftbed.run.make_pool", make_pool_and_tell)

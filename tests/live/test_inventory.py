@@ -1,0 +1,90 @@
+"""Runs on hosts of an inventory: reached over plain SSH, at a distance, and lost in the middle of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from tests_inventory import RelayThread, inventory_through_proxy, inventory_through_relays
+from tests_machine import why_no_local_hosts
+
+from raftbed.hosts.local import LocalPool
+from raftbed.store import RunDirectory
+
+OBSTACLE = why_no_local_hosts()
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(bool(OBSTACLE), reason=OBSTACLE or "it can"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+RAFTBED = str(Path(sys.executable).with_name("raftbed"))
+
+
+async def raftbed(cwd: Path, *arguments: str, expect: int = 0) -> tuple[str, str]:
+    """Run a command as a user would; what it wrote to standard output and standard error."""
+    process = await asyncio.create_subprocess_exec(
+        RAFTBED, *arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = (text.decode() for text in await asyncio.wait_for(process.communicate(), 120))
+    assert process.returncode == expect, f"exit {process.returncode}\n{out}\n{err}"
+    return out, err
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def pool(tmp_path_factory):
+    """Five machines, which nobody but the relays and proxies can tell from real ones."""
+    made = LocalPool(["n1", "n2", "n3", "n4", "n5"], tmp_path_factory.mktemp("machines") / "lab")
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def relays(pool):
+    made = RelayThread(pool)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def distant(pool):
+    """100 ms for each round trip between the controller and the machines."""
+    made = RelayThread(pool, delay=0.05)
+    yield made
+    made.close()
+
+
+def latest(cwd: Path) -> RunDirectory:
+    return RunDirectory((cwd / "store/latest").resolve())
+
+
+def phases(run: RunDirectory) -> dict[str, float]:
+    """Phase to the seconds from its begin to the next one's."""
+    begun = [(event.message, event.time / 1e9) for event in run.events() if event.kind == "phase"]
+    return {name: after - before for (name, before), (_, after) in itertools.pairwise(begun)}
+
+
+async def test_hosts_behind_a_proxy_command_are_machines_like_any_other(pool, tmp_path):
+    file = inventory_through_proxy(pool, pool._directory, tmp_path)
+    out, _ = await raftbed(tmp_path, "run", "smoke-test", "--hosts", str(file), "--time-limit", "2", "--json")
+    assert json.loads(out)["validity"] == "valid"
+    run = latest(tmp_path)
+    assert run.plan().hosts == str(file)
+    assert set(run.manifest().node_addresses) == {"n1", "n2", "n3", "n4", "n5"}
+
+
+async def test_five_distant_hosts_are_deployed_to_and_a_partition_test_ends_valid(pool, distant, tmp_path):
+    file = inventory_through_relays(pool, distant, tmp_path)
+    arguments = ("run", "partition-test", "--hosts", str(file), "--time-limit", "10", "--seed", "1", "--json")
+    out, _ = await raftbed(tmp_path, *arguments)
+    assert json.loads(out)["validity"] == "valid"
+    took = phases(latest(tmp_path))
+    print({name: round(seconds, 1) for name, seconds in took.items()})
+    assert took["hosts"] + took["deploy"] <= 30.0  # the bound of the issue, far above what it takes
