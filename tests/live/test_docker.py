@@ -189,7 +189,7 @@ async def test_a_container_that_ends_by_itself_says_so(pool):
     host = pool.hosts["n3"]
     docker("kill", host.container)
     with pytest.raises(HostError, match="n3: its container is exited, with status 137"):
-        await host.run(["true"])
+        await host.run(["true"], timeout=2.0)
     await host.reboot()
     await host.run(["true"])
 
