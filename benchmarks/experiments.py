@@ -3,6 +3,7 @@
     overhead    wall time of `raftbed run partition-test` beyond its time limit: five runs, the median
     seeds       partition-test with ten seeds: verdict, acknowledged operations per second, faults, recoveries
     bugs        every planted bug with five seeds, on the test that its module names: found or not, and when
+    twenty      smoke-test on twenty local hosts: seconds until they are up, deployed to, and running
     histories   `raftbed check` on every history of a manifest: verdicts agree, and how long the slowest takes
 
 Each prints a table, and ends with exit code 0 when its bounds hold, 1 when not. What the runs leave is kept in the
@@ -12,6 +13,7 @@ directory given with ``--keep``, else removed.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -103,6 +105,20 @@ def bugs(directory: Path, options: argparse.Namespace) -> bool:
     return good
 
 
+def twenty(directory: Path, options: argparse.Namespace) -> bool:
+    """Twenty hosts are up, deployed to and running within the bound."""
+    code, _, made, said = run(directory, "smoke-test", "--nodes", "20", "--time-limit", "5", "--rate", "50")
+    if made is None:
+        print(f"exit {code}: {said}")
+        return False
+    begun = {event.message: event.time / 1e9 for event in made.events() if event.kind == "phase"}
+    for before, after in itertools.pairwise(("hosts", "deploy", "start", "clients")):
+        print(f"{before:8}{begun.get(after, float('nan')) - begun.get(before, 0.0):6.1f} s")
+    took = begun.get("clients", float("inf"))
+    print(f"exit {code}; running after {took:.1f} s (bound: {options.bound:g} s) {said}")
+    return code == 0 and took <= options.bound
+
+
 def histories(directory: Path, options: argparse.Namespace) -> bool:
     """The verdicts of a manifest, each in a process of its own, as a user would ask for them."""
     root = Path(options.manifest).parent
@@ -131,7 +147,7 @@ def _manifest(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 EXPERIMENTS: dict[str, Callable[[Path, argparse.Namespace], bool]] = {
-    function.__name__: function for function in (overhead, seeds, bugs, histories)
+    function.__name__: function for function in (overhead, seeds, bugs, twenty, histories)
 }
 
 
@@ -144,11 +160,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed (default: %(default)s)")
     parser.add_argument("--count", type=int, help="how many seeds (default: 10, for bugs 5)")
     parser.add_argument("--time-limit", type=float, default=60.0, help="bugs: seconds (default: %(default)s)")
-    parser.add_argument("--bound", type=float, default=8.0, help="overhead: seconds (default: %(default)s)")
+    parser.add_argument("--bound", type=float, help="overhead, twenty: seconds (default: 8, for twenty 30)")
     parser.add_argument("--manifest", default="../shared/histories/manifest.json", help="histories: the manifest")
     parser.add_argument("--keep", type=Path, help="keep the runs here")
     options = parser.parse_args(argv)
     options.count = options.count or (5 if options.experiment == "bugs" else 10)
+    options.bound = options.bound or (30.0 if options.experiment == "twenty" else 8.0)
     options.manifest = Path(options.manifest).absolute()
     with tempfile.TemporaryDirectory() as scratch:
         directory = options.keep or Path(scratch)

@@ -24,7 +24,8 @@ def rows(kind: str, store: Path) -> list[tuple[str, str]]:
     if kind == "runs":
         return [(run.name, run.description) for run in _runs(store)]
     faults = {**suite.FAULTS, **suite.SIMULATED_FAULTS}
-    return list({"faults": faults, "hosts": suite.HOSTS, "systems": suite.SYSTEMS}[kind].items())
+    hosts = {**suite.HOSTS, **suite.HOSTS_BY_NAME}
+    return list({"faults": faults, "hosts": hosts, "systems": suite.SYSTEMS}[kind].items())
 
 
 def documents(kind: str, store: Path) -> list[dict[str, Any]]:

@@ -97,7 +97,7 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
     suite.pick(suite.SYSTEMS, system, "system")
     hosts = settings.hosts or test.hosts
     if not is_inventory(hosts):
-        suite.pick(suite.HOSTS, hosts, "kind of hosts")
+        suite.pick({**suite.HOSTS, **suite.HOSTS_BY_NAME}, hosts, "kind of hosts")
     faults = tuple(dict.fromkeys(settings.faults if settings.faults is not None else test.faults))
     _check_faults(faults, hosts, settings.schedule or ())
     nodes = _node_names(settings.nodes if settings.nodes is not None else bug_nodes(settings.bug))

@@ -21,7 +21,6 @@ import contextlib
 import gc
 import os
 import platform
-import shlex
 import sys
 import time
 from collections import deque
@@ -36,7 +35,7 @@ from raftbed.clients import Tally, Worker, gather_workers
 from raftbed.errors import HostError, RaftbedError, StoreError
 from raftbed.faults.nemesis import Nemesis
 from raftbed.hosts import make_pool
-from raftbed.hosts.inventory_file import Access, is_inventory
+from raftbed.hosts.inventory_file import Access, clean_command
 from raftbed.hosts.parallel import in_parallel
 from raftbed.hosts.preflight import Needs, preflight
 from raftbed.model import SECOND, FaultEvent, Plan
@@ -218,7 +217,7 @@ class Run:
         pool = make_pool(self._plan.hosts, self._plan.nodes, self._directory.path / "lab", access=self._access)
         try:
             await self._unless_urgent(pool.start())
-            needs = Needs(ports=(PORT,), faults=self._plan.faults, clean=self._clean_command())
+            needs = Needs(ports=(PORT,), faults=self._plan.faults, clean=clean_command(self._plan.hosts))
             for oddity in await self._unless_urgent(preflight(pool.hosts, needs)):
                 self._event("warning", oddity)
             self._set_manifest(
@@ -247,11 +246,6 @@ class Run:
                 for sentence in missing or ():
                     self._event("warning", sentence)
             await self._bounded("close connections", system.close())
-
-    def _clean_command(self) -> str:
-        """What removes leftovers from the hosts of this run."""
-        hosts = self._plan.hosts
-        return f"raftbed cluster clean --hosts {shlex.quote(hosts)}" if is_inventory(hosts) else "raftbed clean"
 
     def _nemesis(self, pool: Any, system: RaftSystem) -> Nemesis:
         def ledger(event: FaultEvent) -> None:

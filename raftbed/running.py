@@ -19,7 +19,7 @@ from raftbed import suite
 from raftbed.checking import Limits, check_run, write_report
 from raftbed.console import Console, progress_line, show_plan, show_results
 from raftbed.errors import RaftbedError, UsageError
-from raftbed.hosts.inventory_file import Access, is_inventory, read_inventory
+from raftbed.hosts.inventory_file import Access, clean_command, is_inventory, read_inventory
 from raftbed.model import Plan, Validity, worst
 from raftbed.store import Results, RunDirectory, RunState, Store
 
@@ -164,7 +164,7 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
     if report is not None:
         console.result(f"  report: {report}")
     if request.keep:
-        console.say("The hosts are still up; remove them with: raftbed clean")
+        console.say(f"The nodes are still up; remove them with: {clean_command(plan.hosts)}")
     return directory, state, results, report
 
 

@@ -111,6 +111,12 @@ HOSTS: Mapping[str, str] = {
     "vagrant": "virtual machines of a Vagrantfile, on a private network",
     SIMULATED: "no hosts: virtual time, disks and network in one process, for `raftbed simulate`",
 }
+HOSTS_BY_NAME: Mapping[str, str] = {
+    "FILE.toml": "machines of your own over SSH, as an inventory file lists them",
+    "user@a,user@b": "the same, named on the command line",
+}
+"""Hosts that are not kinds but named by the user."""
+
 SYSTEM_CHECKS: Mapping[str, tuple[str, ...]] = {"raft": ("raft-invariants",)}
 """Checks of what a system's nodes record of themselves, beside those of the workload."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,11 @@ class Access:
 def is_inventory(kind: str) -> bool:
     """Whether what `--hosts` was given is an inventory: a TOML file, or destinations, at least one "@" or ","."""
     return kind.endswith(".toml") or "@" in kind or "," in kind
+
+
+def clean_command(kind: str) -> str:
+    """The command that removes what runs left on hosts."""
+    return f"raftbed cluster clean --hosts {shlex.quote(kind)}" if is_inventory(kind) else "raftbed clean"
 
 
 def read_inventory(kind: str, access: Access | None = None) -> Inventory:
@@ -152,8 +158,9 @@ def _entry(path: Path, number: int, defaults: Mapping[str, Any], host: Mapping[s
 
 def _completed(entry: InventoryEntry, *, user: str, port: int | None, tunnel: bool | None) -> InventoryEntry:
     found = resolve(entry, user=user, port=port)
-    # Who needs another host, or a program, to reach SSH can hardly reach the nodes directly.
-    indirect = bool(found.jump or found.proxy_command)
+    # Who needs another host, or a program, to reach SSH can hardly reach the nodes directly. And a node that peers and
+    # the controller reach at two addresses would have to listen at all that its host has, to whoever comes.
+    indirect = bool(found.jump or found.proxy_command or found.peer not in ("", found.address))
     return replace(found, tunnel=indirect if tunnel is None else tunnel)
 
 
@@ -172,6 +179,8 @@ def _checked(path: Path, name: str, table: Mapping[str, Any]) -> dict[str, Any]:
             raise _wrong(path, name, key, f"{value!r} is no list of texts", f'Write: {key} = ["...", "..."]')
         if key == "port" and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535):
             raise _wrong(path, name, key, f"{value!r} is no port", "Write: port = 22")
+    if not re.fullmatch(r"[^@\s-][^@\s]*", table.get("user", "x")):
+        raise _wrong(path, name, "user", f"{table['user']!r} is no user", 'Write: user = "root"')
     if "peer" in table:
         _check_peer(path, name, table["peer"])
     home = table.get("home", "/")

@@ -38,6 +38,10 @@ __all__ = [
 ]
 
 _SESSIONS: Final = 8  # an ordinary sshd allows ten at once on one connection
+_SILENCE: Final = 10.0
+"""Seconds for which a host that let a new connection time out is not asked again: whoever waits for several things of a
+host that hangs waits for the first."""
+
 _CHUNK: Final = 1 << 18
 _NO_SUCH_FILE: Final = 44
 
@@ -69,6 +73,7 @@ class SSHHost:
         self._connection: asyncssh.SSHClientConnection | None = None
         self._connecting = asyncio.Lock()
         self._sessions = asyncio.Semaphore(_SESSIONS)
+        self._silent_until = 0.0  # on the loop's clock; see `_SILENCE`
         self._sudo = Sudo(entry)
         self._tunnels = Tunnels(entry, self._connected)
 
@@ -105,14 +110,25 @@ class SSHHost:
         """
         async with self._connecting:
             if self._connection is None or self._connection.is_closed():
+                if not booting and asyncio.get_running_loop().time() < self._silent_until:
+                    raise HostError("SSH did not answer when it was asked last.", host=self.name)
                 opener = connect_when_up if booting else connect
-                opened = await opener(self.entry, timeout=timeout)
+                try:
+                    opened = await opener(self.entry, timeout=timeout)
+                except HostError as error:
+                    if isinstance(error.__cause__, TimeoutError):
+                        self._fell_silent()
+                    raise
                 try:
                     await self._sudo.learn(opened, timeout=timeout)
                 except BaseException:
                     opened.abort()
                     raise
                 self._connection = opened
+
+    def _fell_silent(self) -> None:
+        if self.entry.open_socket is None:  # a local host is busy at most
+            self._silent_until = asyncio.get_running_loop().time() + _SILENCE
 
     async def _connected(self) -> asyncssh.SSHClientConnection:
         await self.connect()
@@ -242,6 +258,8 @@ class SSHHost:
                 ended = True
         except TimeoutError as error:
             if process is None:
+                if self._connection is None or self._connection.is_closed():
+                    self._fell_silent()
                 silent = HostError(f"SSH did not answer within {timeout:g} s.", host=self.name)
                 raise await self.explain(silent) from error
             raise CommandError(

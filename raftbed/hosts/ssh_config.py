@@ -22,7 +22,7 @@ def parse_destination(text: str) -> tuple[str, str, int | None]:
     Raises:
         UsageError: it is none.
     """
-    match = re.fullmatch(r"(?:([^@\s]+)@)?([A-Za-z0-9._-]+)(?::(\d{1,5}))?", text.strip())
+    match = re.fullmatch(r"(?:([^@\s-][^@\s]*)@)?([A-Za-z0-9._-]+)(?::(\d{1,5}))?", text.strip())
     if match is None or match[2].startswith("-"):
         raise UsageError(f"{text!r} is no destination of SSH.", remedy="Write: user@host or user@host:port")
     port = int(match[3]) if match[3] else None

@@ -89,6 +89,7 @@ class RaftSystem:
         self._peers = {name: f"{host.address}:{PORT}" for name, host in pool.hosts.items()}
         self._endpoints: Mapping[str, Endpoint] = {}
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._lost: set[str] = set()  # nodes whose hosts did not answer when they were last asked
         self.control = NodeControl(self)
 
     @property
@@ -253,6 +254,7 @@ class RaftSystem:
                 lost[node] = str(error)
 
         await asyncio.gather(*(look(node) for node in self.nodes))
+        self._lost = set(lost)
         return lost
 
     async def unexpected_deaths(self, held_down: set[str]) -> Mapping[str, Mapping[str, Any]]:
@@ -265,15 +267,20 @@ class RaftSystem:
                 log = await self.host(node).run(["tail", "-n", "5", self.path(node, "node.log")], check=False)
                 found[node] = {"pid": evidence.pid, "reason": evidence.reason, "log": log.stdout[-1000:]}
 
-        await asyncio.gather(*(look(node) for node in self.nodes if node not in held_down), return_exceptions=True)
+        asked = [node for node in self.nodes if node not in held_down | self._lost]
+        await asyncio.gather(*(look(node) for node in asked), return_exceptions=True)
         return found
 
     async def restart_dead(self) -> None:
         """Start again every node whose process is gone, so that final reads can be tried."""
-        for node in self.nodes:
+
+        async def restart(node: str) -> None:
             with contextlib.suppress(RaftbedError):
                 if not await self.control.is_running(node):
                     await self.start_node(node)
+
+        # A host that hangs costs the time that it takes to give it up: once, and not once for each step.
+        await asyncio.gather(*(restart(node) for node in self.nodes if node not in self._lost))
 
     async def stop(self) -> None:
         """See `System`."""

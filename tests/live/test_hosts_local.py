@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import secrets
@@ -24,39 +23,19 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests_host_kinds import why_no_local
 
-from raftbed.deploy import deploy_all, process_alive, signal_process, start_detached
-from raftbed.errors import CommandError, DeployError, HostError
+from raftbed.deploy import deploy_all, start_detached
+from raftbed.errors import DeployError, HostError
 from raftbed.hosts import inventory, labs, make_pool, ssh
 from raftbed.hosts.local import LocalHost, LocalPool, attach, list_labs, remove_lab, sweep
-from raftbed.hosts.prerequisites import find_program, namespace_obstacle, possible_modes, require_programs
+from raftbed.hosts.prerequisites import find_program, possible_modes
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
 KINDS = (
     [("root", "openssh"), ("root", "embedded")] if os.geteuid() == 0 else [("multi", "openssh"), ("single", "embedded")]
 )
-
-
-def why_not(mode: str, server: str) -> str:
-    """Why this user cannot have such hosts here; "" when he can."""
-    try:
-        require_programs()
-    except HostError as error:
-        return str(error)
-    obstacle = namespace_obstacle()
-    if obstacle is not None:
-        return obstacle.reason
-    if mode not in possible_modes():
-        needs = {
-            "root": "root",
-            "multi": "an ordinary user, uidmap, a range in /etc/subuid",
-            "single": "an ordinary user",
-        }
-        return f"mode {mode} needs {needs[mode]}"
-    if server == "openssh" and not find_program("sshd"):
-        return "needs sshd (apt-get install openssh-server)"
-    return ""
 
 
 def until(condition: Callable[[], bool], what: str, timeout: float = 20.0) -> None:
@@ -85,7 +64,7 @@ async def network_namespaces(pool: LocalPool) -> set[str]:
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=KINDS, ids=lambda kind: "-".join(kind))
 async def pool(request, tmp_path_factory):
     mode, server = request.param
-    reason = why_not(mode, server)
+    reason = why_no_local(mode, server)
     if reason:
         pytest.skip(reason)
     made = LocalPool(["n1", "n2", "n3"], tmp_path_factory.mktemp("lab") / "lab", mode=mode, server=server)
@@ -102,51 +81,12 @@ def host(pool) -> LocalHost:
 @pytest.fixture
 def any_mode() -> None:
     mode = possible_modes()[0]
-    reason = why_not(mode, "embedded")
+    reason = why_no_local(mode, "embedded")
     if reason:
         pytest.skip(reason)
 
 
-# -- commands and files ---------------------------------------------------------------------------------------------
-
-
-async def test_a_command_runs_as_the_administrator_of_the_host(host):
-    result = await host.run(["sh", "-c", "id -u; hostname; pwd"])
-    assert result.stdout.split() == ["0", "n1", "/root"]
-
-
-async def test_arguments_are_never_read_by_a_shell(host):
-    nasty = ["a b", "$HOME", "`id`", "'", '"', "\\", "*", "", "line\nline", "é"]
-    result = await host.run(["printf", r"%s\0", *nasty])
-    assert result.stdout.split("\0")[:-1] == nasty
-
-
-async def test_a_failure_names_host_command_status_and_stderr(host):
-    with pytest.raises(CommandError) as failure:
-        await host.run(["sh", "-c", "echo sorry >&2; exit 7"])
-    error = failure.value
-    assert (error.host, error.status, error.stderr) == ("n1", 7, "sorry\n")
-    assert "sorry" in str(error)
-    assert "exit 7" in str(error)
-
-
-async def test_status_and_output_come_back_unchecked(host):
-    result = await host.run(["sh", "-c", "echo out; echo err >&2; exit 3"], check=False)
-    assert (result.status, result.stdout, result.stderr) == (3, "out\n", "err\n")
-
-
-async def test_an_end_by_signal_is_128_plus_its_number(host):
-    assert (await host.run(["sh", "-c", "kill -KILL $$"], check=False)).status == 128 + signal.SIGKILL
-
-
-async def test_input_reaches_the_command(host):
-    sent = os.urandom(300_000)
-    result = await host.run(["sha256sum"], stdin=sent)
-    assert result.stdout.split()[0] == hashlib.sha256(sent).hexdigest()
-
-
-async def test_a_command_that_reads_no_input_is_no_error(host):
-    assert (await host.run(["true"], stdin=bytes(1 << 20))).status == 0
+# -- the SSH server ---------------------------------------------------------------------------------------------
 
 
 async def test_a_broken_pipe_ends_commands_but_never_the_ssh_server(pool, host):
@@ -159,47 +99,6 @@ async def test_a_broken_pipe_ends_commands_but_never_the_ssh_server(pool, host):
     server = "1" if pool.server == "openssh" else (await host.run(["cat", "/proc/1/task/1/children"])).stdout.split()[0]
     assert await ignored(server)
     assert not await ignored("self")
-
-
-async def test_a_command_past_its_time_is_killed(host):
-    with pytest.raises(CommandError, match="did not end in time") as failure:
-        await host.run(["sh", "-c", "echo $$ > /tmp/pid; exec sleep 1000"], timeout=0.5)
-    assert failure.value.status is None
-    await host.run(["sh", "-c", "while kill -0 $(cat /tmp/pid) 2>/dev/null; do sleep 0.02; done"])
-
-
-async def test_many_commands_at_once(host):
-    results = await asyncio.gather(*(host.run(["echo", str(number)]) for number in range(30)))
-    assert [result.stdout for result in results] == [f"{number}\n" for number in range(30)]
-
-
-async def test_files_arrive_whole_with_their_mode(host, tmp_path):
-    content = os.urandom(3_000_000)
-    await host.put(content, f"{host.home}/some/where/file", mode=0o640)
-    source = tmp_path / "source"
-    source.write_bytes(content)
-    await host.put(source, f"{host.home}/second")
-    listed = await host.run(["stat", "-c", "%a", f"{host.home}/some/where/file", f"{host.home}/second"])
-    assert listed.stdout.split() == ["640", "644"]
-    for name in ("some/where/file", "second"):
-        assert await host.get(f"{host.home}/{name}", tmp_path / "back")
-        assert (tmp_path / "back").read_bytes() == content
-        assert (tmp_path / "back").stat().st_mode & 0o777 == 0o600
-
-
-async def test_a_file_that_cannot_be_written_leaves_nothing_beside(host):
-    await host.run(["mkdir", "-p", "/var/tmp/taken/file"])
-    with pytest.raises(CommandError, match="n1"):
-        await host.put(b"x", "/proc/self/nowhere/file")
-    assert (await host.run(["find", "/var/tmp/taken", "-name", "*.part"])).stdout == ""
-
-
-async def test_get_takes_the_end_of_a_large_file_and_knows_a_missing_one(host, tmp_path):
-    await host.put(b"0123456789", "/var/tmp/digits")
-    assert await host.get("/var/tmp/digits", tmp_path / "tail", limit=4)
-    assert (tmp_path / "tail").read_bytes() == b"6789"
-    assert not await host.get("/var/tmp/nothing", tmp_path / "none")
-    assert not (tmp_path / "none").exists()
 
 
 # -- what a host is -------------------------------------------------------------------------------------------------
@@ -343,12 +242,6 @@ async def test_a_reboot_of_a_host_that_is_up_resets_it(pool):
     assert (await host.run(["readlink", "/proc/self/ns/pid"])).stdout != before
 
 
-async def test_a_broken_connection_is_made_anew(host):
-    await host.run(["true"])
-    host._connection.abort()
-    assert (await host.run(["echo", "again"])).stdout == "again\n"
-
-
 # -- sockets, other libraries ----------------------------------------------------------------------------------------
 
 
@@ -401,38 +294,6 @@ async def test_a_host_with_another_key_is_refused(pool):
 
 
 # -- processes and deployment ---------------------------------------------------------------------------------------
-
-
-async def test_a_detached_process_lives_on_and_dies_verified(host):
-    run = f"{host.home}/run"
-    script = (
-        'echo "$$ $(cut -d" " -f22 /proc/$$/stat)" > node.pid; echo "$PWD $COLOUR $SSH_CONNECTION"; sleep 1000 & wait'
-    )
-    started = await start_detached(
-        host, ["sh", "-c", script], environment={"COLOUR": "blue"}, directory=run, log=f"{run}/node.log"
-    )
-    await host.run(["sh", "-c", f"until [ -s {run}/node.pid ]; do sleep 0.02; done"])
-    host.abandon()
-    alive = await process_alive(host, f"{run}/node.pid")
-    assert alive == started
-    assert alive.is_alive
-    assert (await host.run(["cat", f"{run}/node.log"])).stdout == f"{run} blue \n"
-    assert (await signal_process(host, f"{run}/node.pid", "STOP")).state == "stopped"
-    killed = await signal_process(host, f"{run}/node.pid", "KILL")
-    assert (killed.state, killed.pid, killed.start) == ("gone", started.pid, started.start)
-    assert (await signal_process(host, f"{run}/node.pid", "KILL")).state == "gone"
-
-
-async def test_the_bundle_is_pushed_once_and_runs(pool):
-    first = await deploy_all(pool.hosts.values())
-    assert [installation.was_present for installation in first.values()] == [False] * 3
-    second = await deploy_all(pool.hosts.values())
-    assert [installation.was_present for installation in second.values()] == [True] * 3
-    host, installation = pool.hosts["n1"], first["n1"]
-    assert installation.directory.startswith(f"{host.home}/bundle/")
-    code = "import raftbed.nodes; print(raftbed.nodes.__file__)"
-    ran = await host.run(["env", f"PYTHONPATH={installation.pythonpath}", *installation.python, "-c", code])
-    assert ran.stdout.strip() == f"{installation.directory}/raftbed/nodes/__init__.py"
 
 
 async def test_a_host_gets_a_wheelhouse_when_it_shares_no_interpreter(pool, tmp_path_factory):

@@ -14,6 +14,9 @@ import pytest_asyncio
 from tests_inventory import RelayThread, inventory_through_proxy, inventory_through_relays
 from tests_machine import why_no_local_hosts
 
+from raftbed.errors import HostError
+from raftbed.hosts.blocking import fabric_connection
+from raftbed.hosts.inventory_file import read_inventory
 from raftbed.hosts.local import LocalPool
 from raftbed.store import RunDirectory
 
@@ -88,3 +91,55 @@ async def test_five_distant_hosts_are_deployed_to_and_a_partition_test_ends_vali
     took = phases(latest(tmp_path))
     print({name: round(seconds, 1) for name, seconds in took.items()})
     assert took["hosts"] + took["deploy"] <= 30.0  # the bound of the issue, far above what it takes
+
+
+async def test_fabric_and_paramiko_reach_hosts_of_an_inventory(pool, tmp_path):
+    entry = read_inventory(str(inventory_through_proxy(pool, pool._directory, tmp_path)))["n2"]
+
+    def call() -> str:
+        with fabric_connection(entry) as connection:
+            return connection.run("hostname", hide=True, in_stream=False).stdout.strip()
+
+    assert await asyncio.to_thread(call) == "n2"
+    (tmp_path / "known_hosts").write_text("")
+    with pytest.raises(HostError, match=r"n2: SSH to lab-n2:22 failed: .*not found in known_hosts"):
+        await asyncio.to_thread(fabric_connection, entry)
+
+
+async def until_working(cwd: Path, process: asyncio.subprocess.Process, operations: int = 100) -> RunDirectory:
+    """Wait until the clients of a run have done something."""
+    while True:
+        assert process.returncode is None
+        if (cwd / "store/latest").exists():
+            run = latest(cwd)
+            if run.history_path.exists() and sum(op.type == "ok" for op in run.history()) > operations:
+                return run
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", ["hang", "lose"])
+async def test_a_machine_lost_in_the_middle_of_a_run_ends_nothing_but_claims_about_it(pool, relays, tmp_path, how):
+    """A machine that hangs, or whose way is gone: the run ends in time with what it has, and says so."""
+    file = inventory_through_relays(pool, relays, tmp_path)
+    command = ("run", "partition-test", "--hosts", str(file), "--nodes", "3", "--time-limit", "12", "--seed", "3")
+    process = await asyncio.create_subprocess_exec(
+        RAFTBED, *command, "--quiet", cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    run = await until_working(tmp_path, process)
+    getattr(relays, how)("n3")
+    out, err = (text.decode() for text in await asyncio.wait_for(process.communicate(), 150))
+    assert process.returncode == 2, out + err  # unknown: nothing was shown either way
+    assert run.manifest().state == "ended"
+    errors = [event.message for event in run.events() if event.kind == "error"]
+    assert any(message.startswith("n3: ") for message in errors), errors
+    results = run.results()
+    assert results is not None
+    verdicts = {verdict.checker: verdict.validity for verdict in results.verdicts}
+    assert verdicts["linearizable"] == "valid"
+    assert verdicts["availability"] == "unknown"
+    print({name: round(seconds, 1) for name, seconds in phases(run).items()}, errors)
+    # The machine is well; it was its way that was lost. What the run left there is what the next one is told of.
+    for name in ("n1", "n2", "n3"):
+        host = pool.hosts[name]
+        await host.run(["sh", "-c", 'kill -9 "$(cut -d" " -f1 < "$1")" 2>/dev/null; rm -f "$1"; true', "sh",
+                        f"{host.home}/run/node.pid"])  # fmt: skip

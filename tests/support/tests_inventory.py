@@ -144,8 +144,16 @@ class RelayThread:
     def close(self) -> None:
         for relay in self.relays.values():
             self._call(relay.close())
+        self._call(self._end_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
+
+    async def _end_tasks(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 def known_hosts(pool: LocalPool, places: Mapping[str, str]) -> str:

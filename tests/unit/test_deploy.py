@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 import tarfile
@@ -128,3 +129,46 @@ def test_a_download_that_fails_says_why_and_what_to_do(tmp_path, monkeypatch):
     interpreter = wheelhouse.Interpreter((3, 15, 0), "x86_64", "glibc", (2, 36))
     with pytest.raises(DeployError, match=r"n3: .*Python 3\.15 on x86_64.*No matching.*package index"):
         wheelhouse._download("n3", interpreter, ["aiohttp==1"], tmp_path)
+
+
+def test_a_host_that_is_like_this_machine_gets_what_is_installed_here(tmp_path):
+    here = wheelhouse.own_interpreter()
+    assert here.runs_what_runs_here
+    name, path = wheelhouse.make_wheelhouse("n1", here, tmp_path / "cache")
+    with tarfile.open(path) as tar:
+        packed = tar.getnames()
+    assert {"aiohttp/__init__.py", "msgspec/__init__.py", "multidict/__init__.py"} <= set(packed)  # and what they need
+    assert not [member for member in packed if ".." in member or "__pycache__" in member or "asyncssh" in member]
+    assert wheelhouse.make_wheelhouse("n2", here, tmp_path / "cache") == (name, path)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        wheelhouse.Interpreter((3, 13, 1), "x86_64", "glibc", (2, 41)),
+        wheelhouse.Interpreter((3, 11, 2), "aarch64", "glibc", (2, 36)),
+        wheelhouse.Interpreter((3, 12, 0), "x86_64", "musl", (1, 2)),
+        wheelhouse.Interpreter((*sys.version_info[:2], 0), "x86_64", "glibc", (2, 6)),
+    ],
+    ids=["python", "machine", "library", "older-library"],
+)
+async def test_a_host_that_is_not_gets_wheels_that_fit_it(tmp_path, monkeypatch, host, other):
+    if other.machine == "x86_64" and wheelhouse.own_interpreter().machine != "x86_64":
+        pytest.skip("this machine is of another kind than the test's")
+    assert not other.runs_what_runs_here
+    asked = tmp_path / "asked"
+    pip = tmp_path / "pip"
+    pip.write_text(f"#!/bin/sh\necho \"$@\" > {asked}; echo 'No matching distribution found' >&2; exit 1\n")
+    pip.chmod(0o755)
+    python = tmp_path / "python3"
+    answer = [list(other.version), other.machine, other.libc, ".".join(map(str, other.libc_version)), "cpython"]
+    python.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")
+    python.chmod(0o755)
+    host.python = str(python)
+    monkeypatch.setattr(sys, "executable", str(pip))
+    version = f"{other.version[0]}.{other.version[1]}"
+    where = rf"here: no wheelhouse for Python {version} on {other.machine} \({other.libc}\) could be made: No matching"
+    with pytest.raises(DeployError, match=where + r".* Give the host the same Python as here"):
+        await deploy.deploy(host, wheelhouse=True, cache=tmp_path / "cache")
+    assert f"--python-version {version} " in asked.read_text()
+    assert f"--platform {other.platforms[0]} " in asked.read_text()

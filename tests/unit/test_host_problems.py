@@ -1,3 +1,4 @@
+# ruff: noqa: ASYNC220, ASYNC221, ASYNC240  # a test may wait for the local disk and for processes
 """Whatever can be wrong with a machine: one sentence that names it, a remedy, exit code 255, and nothing left there.
 
 Machines are SSH servers on loopback (`tests_machines_on_loopback`); the command line is run as a user would.
@@ -209,6 +210,48 @@ async def test_a_proxy_command_that_fails_is_quoted(tmp_path):
         proxy = ["sh", "-c", "echo no route through the wall >&2; exit 1"]
         said = the_sentence(await ran(tmp_path, "--hosts", str(inventory(made, proxy_command=proxy))))
     assert "its proxy command leads to no SSH server: no route through the wall. Try it by hand: sh -c" in said
+
+
+async def test_a_machine_behind_a_jump_host(tmp_path):
+    for name in ("gate", "inner"):
+        (tmp_path / name).mkdir()
+    async with machine(tmp_path / "gate") as gate, machine(tmp_path / "inner") as inner:
+        inner.client_key, inner.key = gate.client_key, gate.key  # one key for both, as ssh would use it
+        file = inventory(inner, jump=f"root@127.0.0.1:{gate.port}", python="python9")
+        said = await ran(tmp_path, "--hosts", str(file))
+        assert f"n1 (jump host root@127.0.0.1:{gate.port}): the SSH host key of 127.0.0.1:{gate.port} is not known" in (
+            " ".join(said[1].split())
+        )
+        (tmp_path / "inner/known_hosts").write_text(gate.known_host + inner.known_host)
+        assert "it has no python9" in the_sentence(await ran(tmp_path, "--hosts", str(file)))
+        assert gate.commands == []  # it leads, and runs nothing
+        code, said = await ran(tmp_path, "--hosts", str(inventory(inner, jump=f"root@127.0.0.1:{closed_port()}")))
+        assert code == 255
+        assert "(jump host root@127.0.0.1:" in said and "nothing listens at 127.0.0.1:" in said
+
+
+async def test_an_encrypted_key_needs_the_agent_or_somebody_to_unlock_it(tmp_path):
+    async with machine(tmp_path) as made:
+        made.key.write_bytes(made.client_key.export_private_key(passphrase="open sesame"))
+        (tmp_path / "key.pub").write_bytes(made.client_key.export_public_key())
+        file = inventory(made, python="python9")
+        said = the_sentence(await ran(tmp_path, "--hosts", str(file), environment={"SSH_AUTH_SOCK": ""}))
+        assert (
+            f"the private key {made.key} is encrypted, and the agent does not have it. Run: ssh-add {made.key}" in said
+        )
+        if shutil.which("ssh-agent") is None or shutil.which("ssh-add") is None:
+            pytest.skip("needs ssh-agent (apt-get install openssh-client)")
+        agent = {"SSH_AUTH_SOCK": str(tmp_path / "agent")}
+        process = subprocess.Popen(["ssh-agent", "-D", "-a", agent["SSH_AUTH_SOCK"]], stdout=subprocess.DEVNULL)
+        try:
+            while not os.path.exists(agent["SSH_AUTH_SOCK"]):
+                await asyncio.sleep(0.02)
+            plain = made.client_key.export_private_key()
+            subprocess.run(["ssh-add", "-q", "-"], input=plain, env={**os.environ, **agent}, check=True)
+            assert "it has no python9" in the_sentence(await ran(tmp_path, "--hosts", str(file), environment=agent))
+        finally:
+            process.terminate()
+            process.wait()
 
 
 async def test_all_problems_of_all_machines_are_told_at_once(tmp_path):
