@@ -206,11 +206,6 @@ class VagrantHost(SSHHost):
         self._vagrant = vagrant
         self.machine = machine
 
-    async def meet_peers_at(self, address: str, *, tunnel: bool) -> None:
-        """Take an address of the private network for peers; with `tunnel`, the controller cannot reach it."""
-        await self.disconnect()
-        super().__init__(replace(self.entry, peer=address, tunnel=tunnel))
-
     async def endpoint(self, port: int) -> Endpoint:
         """How the controller reaches a TCP port: on the private network, or through SSH; see `Host.endpoint`."""
         if self.entry.tunnel:
@@ -301,7 +296,7 @@ class VagrantPool:
             for (name, entry), machine in zip(entries.items(), machines, strict=True)
         }
         await settle(host.connect() for host in self._hosts.values())
-        await self._find_peers()
+        await self._find_peers(vagrant)
         self.inventory = Inventory({name: host.entry for name, host in self._hosts.items()})
         self.inventory.save(self._directory / labs.INVENTORY)
 
@@ -327,7 +322,7 @@ class VagrantPool:
             found[name] = resolve(entry)
         return found
 
-    async def _find_peers(self) -> None:
+    async def _find_peers(self, vagrant: Vagrant) -> None:
         """Find each machine's address for peers, and how the controller gets to its nodes."""
         said = await in_parallel(
             host.run(["/bin/sh", "-c", _INTERFACES_SCRIPT], timeout=20.0) for host in self._hosts.values()
@@ -335,9 +330,11 @@ class VagrantPool:
         interfaces = [read_interfaces(answer.stdout) for answer in said]
         peers = peer_addresses(dict(zip(self._hosts, interfaces, strict=True)))
         reached = await asyncio.gather(*(_is_reached(peers[name]) for name in self._hosts))
-        for (name, host), direct in zip(self._hosts.items(), reached, strict=True):
+        for (name, host), direct in zip(list(self._hosts.items()), reached, strict=True):
+            await host.disconnect()
             # The private network leads to this machine with either provider; with others, SSH does.
-            await host.meet_peers_at(peers[name], tunnel=not direct)
+            entry = replace(host.entry, peer=peers[name], tunnel=not direct)
+            self._hosts[name] = VagrantHost(entry, vagrant, host.machine)
 
     async def close(self, *, keep: bool = False) -> None:
         """Log out of all. The machines are the user's: they stay up, `keep` or not. Idempotent."""

@@ -18,11 +18,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from tests_docker import private_engine, why_no_engine
-from tests_machine import ThisMachine
+from tests_docker import have_wheels, private_engine, why_no_engine
 
-from raftbed.deploy import deploy, deploy_all, start_detached
-from raftbed.errors import DeployError, HostError
+from raftbed.deploy import deploy_all, start_detached
+from raftbed.errors import HostError
 from raftbed.hosts import docker_runs, labs, make_pool
 from raftbed.hosts.docker import CAPABILITIES, DockerPool
 from raftbed.hosts.engine import find_engine
@@ -44,16 +43,12 @@ def engine(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setenv("XDG_CACHE_HOME", str(cache))
     patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-    machine = ThisMachine(tmp_path_factory.mktemp("home"))
-    machine.python = "/usr/bin/python3"  # the image holds this machine's packages
     try:
-        asyncio.run(deploy(machine, wheelhouse=True))
-    except DeployError as error:
+        asyncio.run(have_wheels(tmp_path_factory.mktemp("home")))
+        with private_engine() as environment:
+            yield environment
+    finally:
         patch.undo()
-        pytest.skip(f"the package index is not reachable: {error}")
-    with private_engine() as environment:
-        yield environment
-    patch.undo()
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

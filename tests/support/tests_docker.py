@@ -16,11 +16,17 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from tests_machine import ThisMachine
 
+from raftbed.deploy import deploy
+from raftbed.errors import DeployError
+from raftbed.hosts import make_pool
+from raftbed.hosts.base import HostPool
 from raftbed.hosts.prerequisites import find_program
 
 PACKAGES = (
@@ -101,6 +107,30 @@ def private_engine() -> Iterator[dict[str, str]]:
         holder.wait()
         _remove_cgroups(group)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def docker_pool(names: Sequence[str], directory: Path) -> AsyncIterator[HostPool]:
+    """Containers in an engine of their own."""
+    with patch.dict(os.environ, {"XDG_CACHE_HOME": str(directory / "cache")}):
+        await have_wheels(directory / "home")
+        with private_engine():
+            made = make_pool("docker", names, directory / "lab")
+            await made.start()
+            try:
+                yield made
+            finally:
+                await made.close()
+
+
+async def have_wheels(home: Path) -> None:
+    """Put what nodes import into the cache, while there is a way to the package index; skip where there is none."""
+    machine = ThisMachine(home)
+    machine.python = "/usr/bin/python3"  # the image holds this machine's packages
+    try:
+        await deploy(machine, wheelhouse=True)
+    except DeployError as error:
+        pytest.skip(f"the package index is not reachable: {error}")
 
 
 def _wait_until_it_answers(holder: subprocess.Popen[bytes], log: Path) -> int:
