@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,20 @@ def test_what_is_an_inventory_and_what_is_a_kind():
 def test_every_key_is_documented():
     text = (Path(__file__).resolve().parent.parent.parent / "docs/hosts.md").read_text(encoding="utf-8")
     assert not [key for key in KEYS if f"| `{key}` |" not in text]
+
+
+def test_the_example_in_the_documents_is_one(tmp_path, home):
+    text = (Path(__file__).resolve().parent.parent.parent / "docs/hosts.md").read_text(encoding="utf-8")
+    (home / ".ssh/cluster").write_text("")
+    (home / ".ssh/config").write_text("Host db3\n  HostName 192.0.2.13\n")
+    (example,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    inventory = read_inventory(written(tmp_path, example))
+    assert [entry.login for entry in inventory.values()] == [
+        "admin@192.0.2.11:22",
+        "admin@192.0.2.12:22",
+        "admin@192.0.2.13:22",
+    ]
+    assert list(inventory) == ["n1", "n2", "third"]
 
 
 # -- plans ----------------------------------------------------------------------------------------------------------
