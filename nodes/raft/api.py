@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from raftbed.nodes.raft.config import Config
-from raftbed.nodes.raft.driver import ClientWriteResponse, Driver, MetricsWatch, Tracer
+from raftbed.nodes.raft.driver import ClientWriteResponse, Driver, Tracer
 from raftbed.nodes.raft.events import ClientRead, ClientWrite, Method, Received
 from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage
 from raftbed.nodes.raft.messages import (
@@ -31,6 +31,7 @@ from raftbed.nodes.raft.messages import (
     VoteResponse,
 )
 from raftbed.nodes.raft.operators import Operators
+from raftbed.nodes.raft.watch import MetricsWatch
 
 
 class Raft(Operators):

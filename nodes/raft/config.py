@@ -55,6 +55,8 @@ class Config:
         trailing_logs: entries kept in the log though the snapshot includes them, for peers that are a little behind.
         pre_vote: ask for promises before standing for election (Raft thesis 9.6).
         check_quorum: a leader that has not heard from a quorum for election_timeout_max steps down.
+        disk_stall_timeouts: for how many election timeouts (election_timeout_max) a leader still sends heartbeats while
+            its disk works on one write; after that it is replaced. 0: it sends none while its disk works.
         read_mode: "read-index": each round of reads is confirmed by a quorum (Raft thesis 6.4). "lease": a leader that
             heard from a quorum a moment ago serves reads at once, which is only as right as the clocks are (6.4.1).
         lease_drift_percent: by how much clocks may differ in speed; the lease is shorter by that.
@@ -83,6 +85,7 @@ class Config:
     install_snapshot_timeout: int = 5000
     trailing_logs: int = 1000
     lease_drift_percent: int = 10
+    disk_stall_timeouts: int = 4
 
     def __post_init__(self) -> None:
         if not self.cluster_name:
@@ -92,7 +95,7 @@ class Config:
                 raise ConfigError(f"{name}: must be true or false, not {getattr(self, name)!r}.")
         for field in fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name in ("trailing_logs", "lease_drift_percent") else 1
+            least = 0 if field.name in ("trailing_logs", "lease_drift_percent", "disk_stall_timeouts") else 1
             if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise ConfigError(f"{field.name}: must be a whole number of at least {least}, not {value!r}.")
         if self.election_timeout_min >= self.election_timeout_max:

@@ -5,8 +5,9 @@ Theory of operation
 The driver calls `step` for each event and then `ready`, which says what to do, in order: send the early messages,
 make `persist` durable, then do the effects. Nothing that depends on a write leaves before that write is on disk,
 because whatever a step says stands behind the step's `Persist`. When the disk is done the driver steps `Durable` and
-asks again, until there is nothing left to do. Many steps may go before one `ready`: their writes become one write and
-one sync (group commit), their reads share one round, their entries one message per peer.
+asks again, until there is nothing left to do; before that it steps nothing, and only asks for keep-alives
+(keep_alive.py). Many steps may go before one `ready`: their writes become one write and one sync (group commit), their
+reads share one round, their entries one message per peer.
 
 A leader's AppendEntries are the exception, and early: they promise nothing about the leader's own disk, because a
 leader counts itself towards a quorum only for what is durable here (`durable_index`).
@@ -15,8 +16,9 @@ Time is an integer of nanoseconds that comes in with each call; `deadline` tells
 happened. Randomness is a seeded generator that comes in once. The same calls give the same effects.
 
 The parts: election.py (who leads), replication.py (what is in the log and when it is committed), snapshots.py (how the
-log stays short), membership.py (who takes part), transfer.py (handing over), reads.py (linearizable reads); state.py
-holds what they share, log.py, quorum.py and progress.py the nouns.
+log stays short), membership.py (who takes part), transfer.py (handing over), reads.py (linearizable reads),
+keep_alive.py (what is said while the disk works); state.py holds what they share, log.py, quorum.py and progress.py the
+nouns.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from raftbed.nodes.raft.events import (
     Token,
     TransferLeadership,
 )
+from raftbed.nodes.raft.keep_alive import KeepAlive
 from raftbed.nodes.raft.membership import Memberships
 from raftbed.nodes.raft.messages import (
     AppendEntriesRequest,
@@ -67,7 +70,7 @@ from raftbed.nodes.raft.state import State
 from raftbed.nodes.raft.transfer import Transfers
 
 
-class Core(Reads, Memberships, Elections, Transfers):
+class Core(Reads, KeepAlive, Memberships, Elections, Transfers):
     """One node's Raft. Parameters are those of :class:`raftbed.nodes.raft.state.CoreState`."""
 
     def start(self) -> None:
@@ -244,6 +247,7 @@ class Core(Reads, Memberships, Elections, Transfers):
                 pass  # what comes of it will be seen in an election
 
     def _durable(self) -> None:
+        self.writing_since = None
         if self.hard_state != self.durable_hard_state:
             before_write, self.durable_hard_state = self.durable_hard_state, self.hard_state
             told = (before_write.current_term, before_write.voted_for) == (self.term, self.hard_state.voted_for)
@@ -257,3 +261,4 @@ class Core(Reads, Memberships, Elections, Transfers):
             self.trace("durable", index=self.durable_index, hash=self.log.prefix_hash(self.durable_index))
         if self.leadership is not None:
             self.advance_commit_as_leader()
+        self.learn_from_heard()

@@ -5,7 +5,8 @@ Theory of operation
 A *turn* drains what came in, steps the core through it, and does what `ready` says: sends early messages, hands
 `persist` to the storage's thread. While the disk works no turn is taken and more comes in; when it is done, what
 depended on it is sent, applied and answered, and the next turn takes all that has gathered: one sync serves many (group
-commit). Whatever the storage raises ends the node; nothing that depended on the failed write has left.
+commit). Only heartbeats go on meanwhile, both ways, since they depend on no write (keep_alive.py). Whatever the storage
+raises ends the node; nothing that depended on the failed write has left.
 
 Turns are callbacks of the event loop, not a task, and a message costs neither a task nor a timer of its own: at some
 thousand operations per second these were what the time went into (docs/benchmarks.md). Only turns touch the core.
@@ -31,6 +32,7 @@ from raftbed.nodes.raft.events import (
     Event,
     Failed,
     Ready,
+    Received,
     Respond,
     Restore,
     Send,
@@ -42,6 +44,7 @@ from raftbed.nodes.raft.progress import Rate
 from raftbed.nodes.raft.snapshot_work import SnapshotWork
 from raftbed.nodes.raft.state import RaftMetrics, State
 from raftbed.nodes.raft.storage_thread import StorageThread
+from raftbed.nodes.raft.watch import MetricsWatch
 
 Tracer = Callable[[Sequence[Trace]], None]
 """Takes what happened in a round of the loop, in order, before anything of that round leaves the node."""
@@ -60,67 +63,6 @@ class ClientWriteResponse:
     index: int
     term: int
     data: Any
-
-
-class MetricsWatch:
-    """The current metrics, and a way to wait for the next ones."""
-
-    def __init__(self, initial: RaftMetrics) -> None:
-        self._current = initial
-        self._look: Callable[[], RaftMetrics] | None = None  # gives newer ones than `_current`
-        self._change: asyncio.Event | None = None  # exists while someone waits
-        self._closed = False
-
-    @property
-    def current(self) -> RaftMetrics:
-        """As of now."""
-        if self._look is not None:
-            self._current = self._look()
-            self._look = None
-        return self._current
-
-    def refresh(self, look: Callable[[], RaftMetrics]) -> None:
-        """The metrics may have changed. `look` is only asked for them if someone wants to know: turns are many."""
-        if self._change is None:
-            self._look = look
-        else:
-            self.publish(look())
-
-    def publish(self, metrics: RaftMetrics) -> None:
-        """Replace the current metrics and wake who waits, if anything changed."""
-        self._look = None
-        if self._change is not None and metrics != self._current:
-            self._change.set()
-            self._change = None
-        self._current = metrics
-
-    def close(self) -> None:
-        """Nothing will change any more."""
-        self._closed = True
-
-    async def changed(self) -> RaftMetrics:
-        """Wait for a change and return the metrics then.
-
-        Raises:
-            ShuttingDown: the node has shut down: there will be none.
-        """
-        if self._closed:
-            raise ShuttingDown
-        if self._change is None:
-            _ = self.current  # what there is now is no change
-            self._change = asyncio.Event()
-        await self._change.wait()
-        return self.current
-
-    async def wait_for(self, condition: Callable[[RaftMetrics], bool]) -> RaftMetrics:
-        """Wait until `condition` holds of the metrics, which may be at once.
-
-        Raises:
-            ShuttingDown: the node has shut down, and it does not hold.
-        """
-        while not condition(self.current):
-            await self.changed()
-        return self.current
 
 
 class Driver:
@@ -205,8 +147,14 @@ class Driver:
 
     def push(self, event: Event) -> None:
         """Have the core take an event in the next turn."""
+        core = self._core
+        if self._writing and core is not None and isinstance(event, Received):
+            answer = core.hear(event, self._clock())
+            if answer is not None:
+                self._settle(event.token, answer)
+                return
         self._inbox.append(event)
-        if not (self._turn_is_due or self._writing or self._core is None):
+        if not (self._turn_is_due or self._writing or core is None):
             self._turn_is_due = True
             self._loop.call_soon(self._turn)
 
@@ -264,8 +212,7 @@ class Driver:
             if self._writing:
                 break
             self._finish(ready.effects)
-        else:
-            self._set_timer(core)
+        self._set_timer(core)
         self.watch.refresh(self._look)
 
     def _look(self) -> RaftMetrics:
@@ -327,7 +274,7 @@ class Driver:
 
     def _set_timer(self, core: Core) -> None:
         """Have a turn taken at the core's deadline. A timer that fires too early only looks, and is set again."""
-        deadline = core.deadline
+        deadline = core.deadline_while_writing if self._writing else core.deadline
         if deadline is None or (self._timer is not None and self._timer_at <= deadline):
             return
         if self._timer is not None:
@@ -339,10 +286,22 @@ class Driver:
         self._timer = None
         core = self._core
         assert core is not None
-        if core.deadline is not None and core.deadline > self._clock() and not self._writing:
+        if self._writing:
+            self._beat(core)
+        elif core.deadline is not None and core.deadline > self._clock():
             self._set_timer(core)
         else:
-            self._turn()  # while the disk works there is none; the one after it sets the timer
+            self._turn()
+
+    def _beat(self, core: Core) -> None:
+        """Let peers hear from this node though its disk works."""
+        try:
+            for message in core.beat(self._clock()):
+                self._send(message)
+        except Exception as error:
+            self._end(error)
+        else:
+            self._set_timer(core)  # where none is due before the disk is done, the turn after it sets the timer
 
     def _apply(self, effect: Apply) -> None:
         try:

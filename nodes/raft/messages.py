@@ -187,13 +187,18 @@ class AppendEntriesResponse(msgspec.Struct, frozen=True, array_like=True, gc=Fal
         term: the follower's, for the leader to step down by.
         success: its log agreed at prev_log_index and now holds `entries`, durably.
         verified_index: with `success`, the last index that is known to agree with the leader's log.
-        conflict: without it, where to look next; None when the term was the reason.
+        conflict: without it, where to look next; None when the term was the reason, and in a keep-alive.
     """
 
     term: int
     success: bool
     verified_index: int = 0
     conflict: ConflictHint | None = None
+
+    @property
+    def is_keep_alive(self) -> bool:
+        """To a request of this very term: the follower heard it while its disk worked, and says nothing of its log."""
+        return not self.success and self.conflict is None
 
 
 class VoteRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):

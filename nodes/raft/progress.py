@@ -28,11 +28,13 @@ class Progress:
         next_index: the first entry to send next.
         match_index: the last entry that the peer is known to hold, durably. Starts at 0: nothing is known.
         stream: how it is sent entries.
-        unreachable: the last message got no answer: only heartbeats are sent, without entries.
+        unreachable: the last message got no answer that says something of its log: only heartbeats are sent, without
+            entries. A peer whose disk works on and on may say that it hears (keep_alive.py), but takes none.
         inflight: messages with entries on their way, with their bytes.
         inflight_bytes: of all of them.
         beats: messages without entries on their way.
         last_contact: when the message was sent that was answered last, in nanoseconds; at first, now.
+        last_reply: likewise, of answers that say something of its log; at first, never.
         acked_at: likewise; at first, never.
         acked_round: the latest round of read confirmations that it acknowledged.
         leaving: the membership does not name it any more; it is still told so.
@@ -50,6 +52,7 @@ class Progress:
     inflight: dict[Send, int] = field(default_factory=dict)
     inflight_bytes: int = 0
     beats: set[Send] = field(default_factory=set)
+    last_reply: int = NEVER
     acked_at: int = NEVER
     acked_round: int = 0
     leaving: bool = False
@@ -80,6 +83,11 @@ class Progress:
         self.last_contact = max(self.last_contact, message.at)
         self.acked_at = max(self.acked_at, message.at)
         self.acked_round = max(self.acked_round, message.round)
+
+    def replied(self, message: Send) -> None:
+        """The peer answered something of its log: it takes entries."""
+        self.unreachable = False
+        self.last_reply = max(self.last_reply, message.at)
 
     def agreed(self, index: int) -> None:
         """The peer's log is known to hold everything up to `index`."""

@@ -217,9 +217,10 @@ class Replication(CoreState):
             return
         progress = leadership.progress[sent.to]
         progress.settled(sent)
-        progress.unreachable = False
         if response.term == self.term:
             progress.answered(sent)
+        if not response.is_keep_alive:
+            progress.replied(sent)
         if response.success:
             progress.agreed(response.verified_index)
             self.advance_commit_as_leader()
@@ -242,7 +243,7 @@ class Replication(CoreState):
         progress.settled(sent)
         if progress.leaving and self.commit_index >= self.log.membership_index:
             del self.leadership.progress[sent.to]  # it will find out when it asks for votes, and gets none
-        elif sent.at >= progress.last_contact:  # else it has answered something later: only this one was lost
+        elif sent.at >= progress.last_reply:  # else it has answered something later: only this one was lost
             progress.unreachable = True
             progress.lost()
         elif had_entries:

@@ -151,8 +151,8 @@ class Snapshots(Replication):
         progress = leadership.progress[sent.to]
         current = progress.sending is sent
         progress.settled(sent)
-        progress.unreachable = False
         progress.answered(sent)
+        progress.replied(sent)
         if response.installed:
             if progress.stream is Stream.SNAPSHOT:
                 progress.end_snapshot(request.snapshot.index)

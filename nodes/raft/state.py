@@ -14,6 +14,7 @@ from raftbed.nodes.raft.events import Effect, Method, Persist, Respond, Send, To
 from raftbed.nodes.raft.log import Log
 from raftbed.nodes.raft.messages import (
     BEGINNING,
+    AppendEntriesRequest,
     Entry,
     HardState,
     LogBase,
@@ -209,6 +210,9 @@ class CoreState:
         self._traces: list[Trace] = []
         self.tracing = True  # someone takes the traces
         self._traced_role: tuple[str, int, NodeId | None] | None = None
+        self.writing_since: int | None = None  # the disk works since then
+        self.beat_at = now  # when heartbeats were last sent while it did
+        self.heard: AppendEntriesRequest | None = None  # the last heartbeat that came while it did
         self._new_hard_state: HardState | None = None
         self._truncate_from: int | None = None
         self._new_entries: list[Entry] = []
@@ -314,6 +318,7 @@ class CoreState:
         )
         self._new_hard_state, self._truncate_from, self._new_entries = None, None, []
         self._compact_to, self._install = None, None
+        self.writing_since = self.now
         return persist
 
     def change_state(self, state: State) -> None:

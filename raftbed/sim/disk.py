@@ -13,6 +13,18 @@ import os
 from dataclasses import dataclass, field
 from random import Random
 
+_SYNC = (200_000, 1_200_000)  # nanoseconds that a sync takes
+_SLOW_SYNC = 0.01  # share of syncs that take ten times as long
+_LONGEST_SYNC = 1_500_000_000  # of a slow disk; longer ones would outlast the fault, and be taken for a dead node
+
+
+def sync_time(random: Random, factor: float | None) -> int:
+    """How long a sync takes, in nanoseconds; `factor`: times as long on a slow disk."""
+    time = random.randint(*_SYNC)
+    if random.random() < _SLOW_SYNC:
+        time *= 10
+    return time if factor is None else min(int(time * factor), _LONGEST_SYNC)
+
 
 @dataclass(slots=True)
 class _Content:

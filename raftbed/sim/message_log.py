@@ -38,9 +38,13 @@ class MessageLog:
     def answered(self, now: int, message: Send, sender: str, response: Any) -> None:
         """A peer's answer leaves for `sender`."""
         request = message.request
-        heard = isinstance(response, AppendEntriesResponse) and response.success
-        routine = heard and isinstance(request, AppendEntriesRequest) and not request.entries
-        self._answers[message] = self._note(now, message.to, sender, message, True, routine, response)
+        routine, text = False, None
+        if isinstance(request, AppendEntriesRequest) and isinstance(response, AppendEntriesResponse):
+            routine = response.success and not request.entries
+            if response.is_keep_alive and response.term == request.term:
+                routine, text = True, f"hears, while its disk works, term {response.term}"
+        self._answers[message] = note = self._note(now, message.to, sender, message, True, routine, response)
+        note["text"] = text or note["text"]
 
     def arrived(self, now: int, node: str, message: Send) -> None:
         """A request arrives at a peer, or an answer at its sender."""

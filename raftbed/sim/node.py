@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 Events gather in an inbox. A round steps the core through all of them, lets it look at the clock, and does what `ready`
-says: early messages leave, `persist` goes to the disk, and while the disk works no other round is begun. When the disk
-is done the core is told (`Durable`), and only then do the effects of that `Ready` leave. Whatever the storage or the
-core raises ends the process.
+says: early messages leave, `persist` goes to the disk, and while the disk works no other round is begun; only
+heartbeats go on, both ways. When the disk is done the core is told (`Durable`), and only then do the effects of that
+`Ready` leave. Whatever the storage or the core raises ends the process.
 
 A process can be killed (its connections are reset), paused (it does nothing, and all that comes in waits), or lose its
 power (nobody hears of it any more). Each start is a boot; what belonged to an earlier one finds that out by its number.
@@ -40,15 +40,12 @@ from raftbed.nodes.raft.messages import Request
 from raftbed.nodes.state_machine import KeyValueStateMachine
 from raftbed.nodes.storage import DiskLogStore, DiskSnapshots, NodeStorage
 from raftbed.sim.clock import NodeClock
-from raftbed.sim.disk import SimulatedDisk
+from raftbed.sim.disk import SimulatedDisk, sync_time
 from raftbed.sim.network import Network
 from raftbed.sim.replies import Observer, Reply
 from raftbed.sim.snapshots import SnapshotWork
 from raftbed.sim.timeline import Timeline
 
-_SYNC = (200_000, 1_200_000)  # nanoseconds that a sync takes
-_SLOW_SYNC = 0.01  # share of syncs that take ten times as long
-_LONGEST_SYNC = 1_500_000_000  # of a slow disk; longer ones would outlast the fault, and be taken for a dead node
 _NEVER = 1 << 62
 _ENDLESS = 10_000  # things to do in one moment
 _REMEMBERED = 64  # answered messages whose second answers are taken
@@ -193,6 +190,8 @@ class SimulatedNode:
         if self._written_while_paused:
             self._written_while_paused = False
             self._written(self.boot)
+        elif self._writing is not None and self._core is not None:
+            self._set_timer(self._core)
         else:
             self._round()
 
@@ -204,7 +203,7 @@ class SimulatedNode:
     def clock_changed(self) -> None:
         """The clock was set or its speed changed: timers are set anew."""
         self._wake_at = _NEVER
-        if self._core is not None and self._writing is None and not self.paused:
+        if self._core is not None and not self.paused:
             self._set_timer(self._core)
 
     def metrics(self) -> RaftMetrics | None:
@@ -254,6 +253,12 @@ class SimulatedNode:
 
     def push(self, event: Event) -> None:
         """See `raftbed.sim.snapshots.Process`."""
+        core = self._core
+        if self._writing is not None and core is not None and not self.paused and isinstance(event, Received):
+            answer = core.hear(event, self.clock.read(self.timeline.now))
+            if answer is not None:
+                self._settle(event.token, answer)
+                return
         self._inbox.append(event)
         if self._writing is None and not self.paused:
             self._round()
@@ -289,7 +294,7 @@ class SimulatedNode:
                 self._send(message)
             if ready.persist is not None:
                 self._persist(ready)
-                return
+                break
             self._finish(ready)
         else:
             raise RuntimeError("the core has no end of things to do")
@@ -301,20 +306,13 @@ class SimulatedNode:
         self._writing = ready
         self.disk.mark()
         try:
-            if persist.compact_to is None:
-                storage.persist(persist.hard_state, persist.truncate_from, persist.entries)
-            else:
-                storage.persist(
-                    persist.hard_state, persist.truncate_from, persist.entries,
-                    compact_to=persist.compact_to, install=persist.install,
-                )  # fmt: skip
+            storage.persist(
+                persist.hard_state, persist.truncate_from, persist.entries,
+                compact_to=persist.compact_to, install=persist.install,
+            )  # fmt: skip
         except Exception as error:
             raise RaftStorageError(str(error)) from error
-        time = self._syncs.randint(*_SYNC)
-        if self._syncs.random() < _SLOW_SYNC:
-            time *= 10
-        if self.slow_disk:
-            time = min(int(time * max(self.slow_disk.values())), _LONGEST_SYNC)
+        time = sync_time(self._syncs, max(self.slow_disk.values(), default=None))
         self.timeline.after(time, self._written, self.boot)
 
     def _written(self, boot: int) -> None:
@@ -331,14 +329,11 @@ class SimulatedNode:
         try:
             core.step(Durable(), self.clock.read(self.timeline.now))
             self._finish(ready)
-            self._work_or_round(core)
+            self._work(core)
+            if self._core is core and not self.writing and self._inbox:
+                self._round()
         except Exception as error:  # as in `start`
             self._end(error)
-
-    def _work_or_round(self, core: Core) -> None:
-        self._work(core)
-        if self._core is core and self._writing is None and self._inbox:
-            self._round()
 
     def _finish(self, ready: Ready) -> None:
         do = self._do
@@ -346,8 +341,9 @@ class SimulatedNode:
             do[type(effect)](effect)
 
     def _set_timer(self, core: Core) -> None:
-        deadline = core.deadline
-        if self._calls:
+        writing = self._writing is not None
+        deadline = core.deadline_while_writing if writing else core.deadline
+        if self._calls and not writing:
             until = next(iter(self._calls.values()))
             deadline = until if deadline is None or until < deadline else deadline
         if deadline is None:
@@ -362,9 +358,14 @@ class SimulatedNode:
             return  # a timer that was set anew meanwhile
         self._wake_at = _NEVER
         core = self._core
-        if core is None or self.paused or self._writing is not None:
-            return  # the round after this write sets the timer
+        if core is None or self.paused:
+            return
         now = self.clock.read(self.timeline.now)
+        if self._writing is not None:
+            for message in core.beat(now):
+                self._send(message)
+            self._set_timer(core)  # where none is due before the disk is done, the round after it sets the timer
+            return
         deadline = core.deadline
         due = deadline is not None and deadline <= now
         if due or (self._calls and next(iter(self._calls.values())) <= now):

@@ -10,6 +10,7 @@ from sim_support import broken, judged, plan_of, step
 from raftbed import bugs, suite
 from raftbed.faults.shapes import MOMENT_SHAPES
 from raftbed.model import INVALID, VALID
+from raftbed.nodes.raft import AppendEntriesResponse
 from raftbed.schedule import SIMULATED_SHAPES
 from raftbed.sim.child import simulate
 from raftbed.sim.faults import KINDS
@@ -59,21 +60,54 @@ def test_moments_strike_when_they_come(moment):
 
 
 def test_no_answer_leaves_before_what_it_promises_is_synced():
-    answers = []
+    answers, keep_alives = [], []
 
     class Audited(Simulation):
         def answered(self, node, message, sender, response):
             answers.append(message)
-            assert not node.writing
-            assert not node.disk.unsynced
+            if node.writing:  # the only answer that does not wait promises nothing but what is on disk: the term
+                keep_alives.append(message)
+                assert response == AppendEntriesResponse(node._core.durable_hard_state.current_term, success=False)
+                assert message.request.entries == ()
+            else:
+                assert not node.disk.unsynced
 
     recording = Audited(plan_of(seed=5, time_limit=5.0)).run()
     assert len(answers) > 500
+    assert len(keep_alives) > 10
     assert not broken(judged(recording))
 
 
+def leaders_with_slow_disks(factor, are_slow, **node_options):
+    """Who led in which term, when from 2 s on syncs of those that `are_slow` take `factor` times 0.2 to 1.2 ms."""
+    simulation = Simulation(plan_of(time_limit=8.0, schedule=[], node_options=node_options))
+
+    def slow_down():
+        for node in simulation.nodes.values():
+            if are_slow(node.metrics().state):
+                node.slow_disk["test"] = factor
+
+    simulation.timeline.at(2 * 10**9, slow_down)
+    recording = simulation.run()
+    assert any(node.slow_disk for node in simulation.nodes.values())
+    assert not broken(judged(recording))
+    return {(status.term, status.node) for status in recording.status if status.role == "leader"}
+
+
+@pytest.mark.parametrize("slow", ["leader", "follower"])
+def test_a_slow_disk_alone_is_no_reason_for_an_election(slow):
+    """Its syncs take 0.16 to 1.5 s; a follower that hears nothing for 0.15 to 0.3 s stands for election."""
+    assert len(leaders_with_slow_disks(800.0, lambda state: state == slow, disk_stall_timeouts=6)) == 1
+
+
+def test_a_leader_whose_disk_hangs_is_replaced():
+    """Its syncs take 1.5 s, and `disk_stall_timeouts` lets it be heard for 1.2 s."""
+    assert len(leaders_with_slow_disks(100_000.0, lambda state: state == "leader")) > 1
+
+
 def test_nodes_leave_the_cluster_and_come_back():
-    plan = plan_of(time_limit=6.0, schedule=[step("membership", "minority", 1.0, 3.0)])
+    # In this seed the last heartbeat of the leader, which is removed, too, finds n2 with the whole log.
+    plan = plan_of(seed=3, time_limit=6.0, schedule=[step("membership", "minority", 1.0, 3.0)])
     recording = Simulation(plan).run()
     assert recording.counts["membership_changes"] == 2
     removed = [sample for sample in recording.status if sample.role == "non-voter" and sample.time > 10**9]

@@ -1,8 +1,9 @@
 """Several Raft cores, a network and disks, in virtual time: the same seed gives the same story.
 
 The harness is a second driver of the core, beside `raftbed.nodes.raft.api`: it treats a `Ready` the same way (early
-messages, then the disk, then the effects) and takes nothing in while the disk works. It judges all the while: every
-trace and every applied entry goes through `Invariants`, which asserts the properties of figure 3 of the Raft paper.
+messages, then the disk, then the effects) and takes in nothing but heartbeats while the disk works. It judges all the
+while: every trace and every applied entry goes through `Invariants`, which asserts the properties of figure 3 of the
+Raft paper.
 """
 
 from __future__ import annotations
@@ -145,6 +146,7 @@ class Node:
         self.cluster = cluster
         self.name = name
         self.disk = Disk()
+        self.stall: int | None = None  # how long each of its writes takes, where it is not what those of others do
         self.applied: list[Any] = []  # payloads: the state machine
         self.snapshotting: SnapshotMeta | None = None
         self.inbox: list[Event] = []
@@ -191,6 +193,11 @@ class Node:
     def take(self, event: Event) -> None:
         if self.core is None:
             return
+        if self.writing is not None and isinstance(event, Received):
+            answer = self.core.hear(event, self.cluster.now)
+            if answer is not None:
+                event.token(answer)
+                return
         self.inbox.append(event)
         self.pump()
 
@@ -218,7 +225,8 @@ class Node:
     def write(self, ready: Ready) -> None:
         self.writing = ready.persist
         boot = self.boot
-        self.cluster.after(self.cluster.disk_delay(), lambda: self.written(boot, ready.effects))
+        time = self.cluster.disk_delay() if self.stall is None else self.stall
+        self.cluster.after(time, lambda: self.written(boot, ready.effects))
 
     def written(self, boot: int, effects: Sequence[Any]) -> None:
         if self.core is None or self.boot != boot:
@@ -283,8 +291,8 @@ class Node:
 
     def schedule_tick(self) -> None:
         assert self.core is not None
-        deadline = self.core.deadline
-        if deadline is None or deadline == self.ticking or self.writing is not None:
+        deadline = self.core.deadline_while_writing if self.writing is not None else self.core.deadline
+        if deadline is None or deadline == self.ticking:
             return
         self.ticking = deadline
         boot = self.boot
@@ -293,6 +301,9 @@ class Node:
     def ticked(self, boot: int, deadline: int) -> None:
         if self.core is not None and self.boot == boot and self.ticking == deadline:
             self.ticking = None
+            if self.writing is not None:
+                for message in self.core.beat(self.cluster.now):
+                    self.cluster.carry(self, message)
             self.pump()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Sequence
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 
 from raftbed.nodes.raft import (
     AppendEntriesRequest,
+    AppendEntriesResponse,
     Config,
     Entry,
     HardState,
     LeadershipLost,
+    Normal,
     Raft,
     RaftStorageError,
     ShuttingDown,
@@ -191,3 +194,57 @@ async def test_a_pending_message_does_not_outlive_the_node() -> None:
     await raft.shutdown()
     with pytest.raises(asyncio.CancelledError):
         await network.answers[0]
+
+
+class Agreeing(Network):
+    """Its peers grant every vote and hold everything that they are sent."""
+
+    def _send(self, method: str, rpc: Any) -> asyncio.Future[Any]:
+        answer = super()._send(method, rpc)
+        if isinstance(rpc, VoteRequest):
+            term = rpc.term - (method == "pre_vote")  # a promise adopts no term
+            answer.set_result(VoteResponse(term, vote_granted=True))
+        else:
+            verified = rpc.prev_log_index + len(rpc.entries)
+            answer.set_result(AppendEntriesResponse(rpc.term, success=True, verified_index=verified))
+        return answer
+
+
+async def test_a_leader_is_heard_while_its_disk_works_until_that_takes_too_long() -> None:
+    storage, network = GatedStorage(), Agreeing()
+    raft = Raft("n1", Config("test", disk_stall_timeouts=1), network, storage)
+    await raft.initialize({"n1", "n2", "n3"})
+    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
+    storage.gate.clear()
+    write = raft.begin_write("x")
+    while not network.sent.empty():
+        network.sent.get_nowait()
+    while (await network.sent.get())[1].entries == ():
+        pass
+    beats = 0
+    with contextlib.suppress(TimeoutError):
+        while True:
+            _, rpc = await asyncio.wait_for(network.sent.get(), 1)  # much longer than the 300 ms that it is to be heard
+            beats += not rpc.entries
+    assert beats >= 2  # to one peer, at least
+    assert not write.done()
+    storage.gate.set()
+    assert (await write).index == 2
+    await raft.shutdown()
+
+
+async def test_a_follower_answers_heartbeats_while_its_disk_works_and_takes_entries_after_it() -> None:
+    storage = GatedStorage()
+    raft = Raft("n2", Config("test"), Network(), storage)
+    entry = Entry(1, 1, Normal("x"))
+    heartbeat = AppendEntriesRequest(1, "n1", 0, 0, (), 0)
+    await raft.append_entries(heartbeat)
+    storage.gate.clear()
+    appended = raft.receive("append_entries", AppendEntriesRequest(1, "n1", 0, 0, (entry,), 0))
+    while await storage.begun.get() != 1:
+        pass
+    assert await raft.append_entries(heartbeat) == AppendEntriesResponse(1, success=False)
+    assert not appended.done()
+    storage.gate.set()
+    assert (await appended).verified_index == 1
+    await raft.shutdown()
