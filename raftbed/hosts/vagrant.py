@@ -23,7 +23,7 @@ from raftbed.hosts.inventory import Inventory, InventoryEntry
 from raftbed.hosts.parallel import in_parallel
 from raftbed.hosts.prerequisites import find_program
 from raftbed.hosts.remote import settle
-from raftbed.hosts.ssh import SSHHost
+from raftbed.hosts.ssh import SSHHost, connect
 from raftbed.hosts.ssh_config import resolve
 
 INSTALL: Final = "apt-get install vagrant vagrant-libvirt libvirt-daemon-system qemu-system-x86"
@@ -31,7 +31,6 @@ _ASK_TIMEOUT: Final = 120.0
 _UP_TIMEOUT: Final = 3600.0  # a box may have to be downloaded, and emulation takes its time
 _HALT_TIMEOUT: Final = 120.0
 _REACH_TIMEOUT: Final = 3.0
-_SSH_PORT: Final = 22
 
 _INTERFACES_SCRIPT: Final = """PATH=$PATH:/usr/sbin:/sbin
 ip -4 -o address show scope global | awk '{print "address", $2, $4}'
@@ -206,6 +205,23 @@ class VagrantHost(SSHHost):
         self._vagrant = vagrant
         self.machine = machine
 
+    async def is_reached_at(self, address: str) -> bool:
+        """Whether the controller gets to this very machine, known by its host key, at an address."""
+        if self.entry.jump or self.entry.proxy_command:
+            return False
+        key = (await self._connected()).get_server_host_key()
+        if key is None:
+            return False
+        shown = key.export_public_key().decode().strip()
+        try:
+            opened = await connect(
+                replace(self.entry, address=address, port=22, host_key=shown), timeout=_REACH_TIMEOUT
+            )
+        except HostError:
+            return False
+        opened.close()
+        return True
+
     async def endpoint(self, port: int) -> Endpoint:
         """How the controller reaches a TCP port: on the private network, or through SSH; see `Host.endpoint`."""
         if self.entry.tunnel:
@@ -316,10 +332,10 @@ class VagrantPool:
                 # Nobody can know the key of a machine that was just made; from the first time on, it is checked.
                 accept_new_keys=True,
                 python="python3",
-                sudo=True,
                 labels=("vagrant", machine),
             )
-            found[name] = resolve(entry)
+            resolved = resolve(entry)
+            found[name] = replace(resolved, sudo=resolved.user != "root")
         return found
 
     async def _find_peers(self, vagrant: Vagrant) -> None:
@@ -329,7 +345,7 @@ class VagrantPool:
         )
         interfaces = [read_interfaces(answer.stdout) for answer in said]
         peers = peer_addresses(dict(zip(self._hosts, interfaces, strict=True)))
-        reached = await asyncio.gather(*(_is_reached(peers[name]) for name in self._hosts))
+        reached = await in_parallel(host.is_reached_at(peers[name]) for name, host in self._hosts.items())
         for (name, host), direct in zip(list(self._hosts.items()), reached, strict=True):
             await host.disconnect()
             # The private network leads to this machine with either provider; with others, SSH does.
@@ -365,13 +381,3 @@ def _known_hosts(directory: Path, machine: str) -> Path:
         raise HostError(f"{place} cannot be made: {error.strerror or error}.", host=machine) from error
     safe = "".join(letter for letter in identity if letter.isalnum() or letter == "-")
     return place / f"known_hosts-{machine}-{safe or 'unknown'}"
-
-
-async def _is_reached(address: str) -> bool:
-    """Whether the controller gets to a machine's private address."""
-    with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(_REACH_TIMEOUT):
-            _, writer = await asyncio.open_connection(address, _SSH_PORT)
-            writer.close()
-            return True
-    return False

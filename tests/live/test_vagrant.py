@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from tests_inventory import Relay
+from tests_machine import why_no_local_hosts
 
+from raftbed.errors import HostError
+from raftbed.hosts import vagrant
+from raftbed.hosts.local import LocalPool
 from raftbed.hosts.prerequisites import find_program
 from raftbed.hosts.vagrant import read_states
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-pytestmark = pytest.mark.skipif(not find_program("vagrant"), reason="needs vagrant (apt-get install vagrant)")
+needs_vagrant = pytest.mark.skipif(not find_program("vagrant"), reason="needs vagrant (apt-get install vagrant)")
 
 
 def call(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -29,6 +35,7 @@ def call(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Comp
     )
 
 
+@needs_vagrant
 @pytest.mark.parametrize("provider", ["libvirt", "virtualbox"])
 def test_vagrant_finds_nothing_wrong_with_it(tmp_path, provider):
     whole = call(tmp_path, "validate", VAGRANT_DEFAULT_PROVIDER=provider)
@@ -43,6 +50,7 @@ def test_vagrant_finds_nothing_wrong_with_it(tmp_path, provider):
     assert "Ignoring provider config for validation" in rest.stdout
 
 
+@needs_vagrant
 @pytest.mark.parametrize("nodes", ["1", "9"])
 def test_it_has_as_many_machines_as_one_asks_for(tmp_path, nodes):
     if "libvirt" not in call(tmp_path, "plugin", "list").stdout:
@@ -51,6 +59,7 @@ def test_it_has_as_many_machines_as_one_asks_for(tmp_path, nodes):
     assert list(read_states(status.stdout)) == [f"n{number}" for number in range(1, int(nodes) + 1)]
 
 
+@needs_vagrant
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -64,3 +73,68 @@ def test_a_wrong_size_is_named(tmp_path, name, value, message):
     refused = call(tmp_path, "validate", "--ignore-provider", **{name: value})
     assert refused.returncode != 0
     assert message in refused.stderr
+
+
+# -- machines that VirtualBox would make, without VirtualBox ----------------------------------------------------------
+
+FAKE = """#!/bin/sh
+case $1 in
+    status) printf '1,n1,state,running\\n1,n2,state,running\\n' ;;
+    ssh-config) cat {config} ;;
+    *) echo "not asked for: $*" >&2; exit 1 ;;
+esac
+"""
+SSH_CONFIG = """Host {name}
+  HostName 127.0.0.1
+  User root
+  Port {port}
+  UserKnownHostsFile /dev/null
+  StrictHostKeyChecking no
+  PasswordAuthentication no
+  IdentityFile {key}
+  IdentitiesOnly yes
+  LogLevel FATAL
+"""
+
+
+@pytest.mark.live
+@pytest.mark.skipif(bool(why_no_local_hosts()), reason=why_no_local_hosts() or "it can")
+async def test_machines_behind_forwarded_ports_meet_on_their_second_interface(tmp_path, monkeypatch):
+    """Local hosts stand in for machines: the way in is a port of loopback, and eth1 is a network that leads nowhere."""
+    machines = LocalPool(["n1", "n2"], tmp_path / "machines")
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(machines.close)
+        await machines.start()
+        config = ""
+        for number, (name, machine) in enumerate(machines.hosts.items(), start=11):
+            await machine.run(["ip", "link", "add", "eth1", "type", "veth", "peer", "name", "nowhere"])
+            await machine.run(["ip", "address", "add", f"192.168.56.{number}/24", "dev", "eth1"])
+            await machine.run(["ip", "link", "set", "eth1", "up"])
+            relay = Relay(machines, machine.address)
+            stack.push_async_callback(relay.close)
+            await relay.start()
+            config += SSH_CONFIG.format(name=name, port=relay.port, key=machine.entry.key)
+        (tmp_path / "Vagrantfile").touch()
+        (tmp_path / "ssh-config").write_text(config)
+        (tmp_path / "vagrant").write_text(FAKE.format(config=tmp_path / "ssh-config"))
+        (tmp_path / "vagrant").chmod(0o755)
+        monkeypatch.setenv("VAGRANT_CWD", str(tmp_path))
+        monkeypatch.setattr(vagrant, "find_program", lambda name: str(tmp_path / name))
+        pool = vagrant.VagrantPool(["n1", "n2"], tmp_path / "lab")
+        stack.push_async_callback(pool.close)
+        await pool.start()
+        assert [host.address for host in pool.hosts.values()] == ["192.168.56.11", "192.168.56.12"]
+        assert [(await host.run(["hostname"])).stdout for host in pool.hosts.values()] == ["n1\n", "n2\n"]
+        # Nobody but the machine itself gets to its private network here: SSH leads there.
+        way = await pool.hosts["n1"].endpoint(8400)
+        assert way.unix_socket
+        assert (way.address, way.listen) == ("192.168.56.11:8400", "192.168.56.11")
+        # Once it is known, another key at the same port is refused.
+        (known,) = (tmp_path / ".vagrant/raftbed").glob("known_hosts-n1-*")
+        stranger = machines.inventory.entry("n2").host_key.split()
+        known.write_text(f"{known.read_text().split()[0]} {stranger[0]} {stranger[1]}\n")
+        await pool.close()
+        again = vagrant.VagrantPool(["n1", "n2"], tmp_path / "again")
+        stack.push_async_callback(again.close)
+        with pytest.raises(HostError, match=r"n1: .* key"):
+            await again.start()
