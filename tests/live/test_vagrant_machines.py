@@ -1,6 +1,6 @@
 """Real virtual machines: a box is made of Debian's packages, three machines are emulated, and a test runs on them.
 
-Opt-in, for it takes minutes and Debian's mirror (docs/vagrant-run.md has what it said). As root, on Debian 12:
+Opt-in, for it takes minutes, both cores to itself, and Debian's mirror. As root, on Debian 12:
 
     apt-get install vagrant vagrant-libvirt libvirt-daemon-system qemu-system-x86 qemu-utils dnsmasq-base mmdebstrap
     pytest -m soak -s tests/live/test_vagrant_machines.py
