@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from raftbed.analysis.operations import Span, Window, spans, windows
+from raftbed.analysis.operations import Span, Window, spans_of, windows
 from raftbed.model import SECOND, Verdict
 from raftbed.store import RunDirectory, RunEvent
 
@@ -23,7 +23,7 @@ def check(run: RunDirectory) -> Verdict:
     """Judge a run directory."""
     plan = run.plan()
     return judge(
-        spans(run.history()), windows(plan.schedule, run.faults()), run.events(), recovery_timeout=plan.recovery_timeout
+        spans_of(run), windows(plan.schedule, run.faults()), run.events(), recovery_timeout=plan.recovery_timeout
     )
 
 

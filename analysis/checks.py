@@ -8,6 +8,7 @@ from raftbed.analysis import (
     availability,
     fault_coverage,
     liveness,
+    message_storm,
     node_health,
     raft_invariants,
     statistics,
@@ -26,6 +27,7 @@ SIMPLE_CHECKS: Mapping[str, Check] = {
     node_health.CHECKER: node_health.check,
     fault_coverage.CHECKER: fault_coverage.check,
     liveness.CHECKER: liveness.check,
+    message_storm.CHECKER: message_storm.check,
     synced_before_sent.CHECKER: synced_before_sent.check,
     raft_invariants.CHECKER: raft_invariants.check,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raftbed.analysis.operations import Span, Window, spans, windows
+from raftbed.analysis.operations import Span, Window, spans_of, windows
 from raftbed.model import SECOND, Verdict
 from raftbed.store import RunDirectory
 
@@ -19,7 +19,7 @@ CHECKER = "fault-coverage"
 def check(run: RunDirectory) -> Verdict:
     """Judge a run directory."""
     plan = run.plan()
-    found, operations = windows(plan.schedule, run.faults()), spans(run.history())
+    found, operations = windows(plan.schedule, run.faults()), spans_of(run)
     if run.manifest().state == "ended":
         return judge(found, operations, wanted=plan.faults)
     phases = {event.message: event.time for event in run.events() if event.kind == "phase"}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from raftbed.analysis.operations import Span, spans
+from raftbed.analysis.operations import Span, spans_of
 from raftbed.model import SECOND, Verdict
 from raftbed.store import RunDirectory, RunEvent, StatusSample
 
@@ -21,7 +21,7 @@ CHECKER = "liveness"
 def check(run: RunDirectory) -> Verdict:
     """Judge a run directory."""
     plan = run.plan()
-    return judge(spans(run.history()), run.status(), run.events(), nodes=plan.nodes, bound=plan.recovery_timeout)
+    return judge(spans_of(run), run.status(), run.events(), nodes=plan.nodes, bound=plan.recovery_timeout)
 
 
 def judge(
@@ -42,6 +42,8 @@ def judge(
         bound: seconds within which there must be a leader that all follow.
     """
     phases = {event.message: event.time for event in events if event.kind == "phase"}
+    if any(event.detail.get("cut_off") for event in events):
+        return Verdict(CHECKER, "unknown", "The simulation was cut off before its nodes came to rest.")
     if "settle" not in phases:
         return Verdict(CHECKER, "unknown", "The run did not wait for its nodes to come to rest.")
     begin, recovery, reads = phases["clients"], phases["recovery"], phases["final-reads"]

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from raftbed.model import NEMESIS, FaultEvent, FaultStep, Op
+from raftbed.store import RunDirectory
+
+_SPANS: WeakKeyDictionary[RunDirectory, tuple[Sequence[Op], list[Span]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +56,22 @@ def spans(history: Sequence[Op]) -> list[Span]:
     return [span for span in found if span is not None]
 
 
+def spans_of(run: RunDirectory) -> list[Span]:
+    """The clients' operations of a run; made once for all who ask, as long as its history is the very same object."""
+    history = run.history()
+    kept = _SPANS.get(run)
+    if kept is None or kept[0] is not history:
+        kept = _SPANS[run] = (history, spans(history))
+    return kept[1]
+
+
 def _span(call: Op, end: Op | None) -> Span:
     assert isinstance(call.process, int)
     type_ = end.type if end is not None and end.type != "invoke" else "info"
-    return Span(
-        process=call.process,
-        f=call.f,
-        key=call.key,
-        argument=call.value,
-        value=end.value if end else None,
-        call=call.time,
-        end=end.time if end else None,
-        type=type_,
-        error=end.error if end else None,
-        node=(end.node if end else None) or call.node,
-    )
+    if end is None:
+        return Span(call.process, call.f, call.key, call.value, None, call.time, None, type_, None, call.node)
+    node = end.node or call.node
+    return Span(call.process, call.f, call.key, call.value, end.value, call.time, end.time, type_, end.error, node)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from raftbed.analysis.operations import Span, spans
+from raftbed.analysis.operations import Span, spans_of
 from raftbed.model import SECOND, Verdict
 from raftbed.store import RunDirectory
 
@@ -16,7 +16,7 @@ _PERCENTILES = (50, 90, 99, 100)
 
 def check(run: RunDirectory) -> Verdict:
     """Judge a run directory."""
-    return judge(spans(run.history()))
+    return judge(spans_of(run))
 
 
 def judge(operations: Sequence[Span]) -> Verdict:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from raftbed import __version__
 from raftbed.nodes import operate
 from raftbed.nodes.raft import Config, ConfigError
+
+if TYPE_CHECKING:
+    from raftbed.nodes.surroundings import Surroundings
 
 
 class NodeSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -112,29 +114,37 @@ def split_address(name: str, address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-async def run(settings: NodeSettings) -> int:
-    """Run the node until it is told to stop (SIGTERM, SIGINT) or its storage fails; returns the exit status."""
+async def run(settings: NodeSettings, surroundings: Surroundings | None = None) -> int:
+    """Run the node until it is told to stop (SIGTERM, SIGINT) or its storage fails; returns the exit status.
+
+    Parameters:
+        settings: of the node.
+        surroundings: what it runs in; the real ones, when not given.
+    """
     from raftbed.nodes.admin import learner_of_addresses
     from raftbed.nodes.peers import PeerNetwork
     from raftbed.nodes.raft import Raft, RaftError
     from raftbed.nodes.server import Server
     from raftbed.nodes.state_machine import KeyValueStateMachine
-    from raftbed.nodes.storage import open_storage
-    from raftbed.nodes.trace import TraceFile
+    from raftbed.nodes.surroundings import Surroundings
 
     log = logging.getLogger("raftbed.nodes")
+    around = surroundings or Surroundings()
     config = Config.from_mapping(settings.cluster, settings.raft)
     host, port = split_address("listen", settings.listen)
     try:
-        tracer = TraceFile(Path(settings.trace), settings.id) if settings.trace else None
+        tracer = around.trace(Path(settings.trace), settings.id) if settings.trace else None
     except OSError as error:
         log.error("cannot write the trace %s: %s", settings.trace, error.strerror)
         return 1
     machine = KeyValueStateMachine()
     network = PeerNetwork(settings.cluster, settings.peers, timeout=config.election_timeout_min / 1000)
     learn = learner_of_addresses(settings.peers)  # shared by all that look for an address
-    storage = open_storage(Path(settings.data), machine)
-    raft = Raft(settings.id, config, network, storage, tracer=tracer, on_membership=learn)
+    storage = around.storage(Path(settings.data), machine)
+    raft = Raft(
+        settings.id, config, network, storage,
+        clock=around.clock, random=around.random(), tracer=tracer, on_membership=learn, workers=around.worker,
+    )  # fmt: skip
     server = Server(raft, machine, cluster=settings.cluster, peers=settings.peers, bug=settings.bug)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -144,8 +154,7 @@ async def run(settings: NodeSettings) -> int:
     try:
         await server.listen(host, port)
         log.info("node %s of cluster %s listens on %s:%d", settings.id, settings.cluster, host, port)
-        gc.collect()
-        gc.freeze()  # what was loaded stays: the collector need not look at it again and again
+        around.listens(raft)
         await asyncio.wait({closed, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if closed.done():
             closed.result()

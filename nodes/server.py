@@ -1,4 +1,4 @@
-"""The node's HTTP server. The only place that knows aiohttp.
+"""The node's HTTP server. Only this and http_shortcut.py know aiohttp.
 
 It is aiohttp's low-level server: requests go straight to service.py, without aiohttp's router, middlewares and response
 objects, which together cost more than a replicated write does (docs/benchmarks.md).
@@ -15,6 +15,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
+from raftbed.nodes import http_shortcut
+from raftbed.nodes.http_shortcut import ShortcutServer
 from raftbed.nodes.peers import PeerStream
 from raftbed.nodes.problems import Problem, bad_request
 from raftbed.nodes.raft import NodeId, Raft
@@ -52,7 +54,7 @@ class Server:
         self._raft = raft
         self._service = Service(raft, machine, cluster=cluster, peers=peers, bug=bug)
         self._runner: web.ServerRunner | None = None
-        self._streams: set[PeerStream] = set()
+        self._streams: dict[PeerStream, None] = {}
 
     async def listen(self, host: str, port: int) -> int:
         """Take requests at an address; returns the port, which is chosen when 0 was asked for.
@@ -60,12 +62,16 @@ class Server:
         Raises:
             OSError: the address cannot be listened on.
         """
-        server = web.Server(
-            self._handle,
-            access_log=None,
-            logger=_HttpLog(_log),
-            auto_decompress=False,  # nobody needs it, and a body is as large as it looks
-            max_line_size=4096 + 12 * MAX_KEY,  # a character is at most four bytes, each written as %XX
+        options: dict[str, Any] = {
+            "access_log": None,
+            "logger": _HttpLog(_log),
+            "auto_decompress": False,  # nobody needs it, and a body is as large as it looks
+            "max_line_size": 4096 + 12 * MAX_KEY,  # a character is at most four bytes, each written as %XX
+        }
+        server = (
+            ShortcutServer(self._handle, self._service.begin, _render, **options)
+            if http_shortcut.is_usable()
+            else web.Server(self._handle, **options)
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -75,7 +81,7 @@ class Server:
 
     async def close(self) -> None:
         """Take no more requests, and let those under way come to their end."""
-        for stream in self._streams:
+        for stream in list(self._streams):
             stream.close()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -104,11 +110,11 @@ class Server:
             f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n\r\n".encode()
         )
         stream = PeerStream(self._raft, transport, request.protocol.connection_lost)
-        self._streams.add(stream)
+        self._streams[stream] = None
         try:
             await stream.closed
         finally:
-            self._streams.discard(stream)
+            self._streams.pop(stream, None)
             stream.close()
         return _Upgraded()
 
@@ -138,8 +144,7 @@ class _Answer(web.StreamResponse):
         more = b"" if self._keep and request.version.minor else b"Connection: close\r\n"
         if self._keep and not request.version.minor:
             more = b"Connection: keep-alive\r\n"
-        head = _HEADS[answer.status] % (answer.content_type.encode(), len(answer.body), more)
-        transport.write(head if request.method == "HEAD" else head + answer.body)
+        transport.write(_head(answer, more) if request.method == "HEAD" else _render(answer, more))
         if len(answer.body) > _LARGE:
             await request.writer.drain()
         return None
@@ -162,6 +167,16 @@ class _Upgraded(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Nor this."""
+
+
+def _head(answer: Answer, more: bytes = b"") -> bytes:
+    """The head of an answer, with `more` fields."""
+    return _HEADS[answer.status] % (answer.content_type.encode(), len(answer.body), more)
+
+
+def _render(answer: Answer, more: bytes = b"") -> bytes:
+    """A whole answer."""
+    return _head(answer, more) + answer.body
 
 
 async def _body(request: web.BaseRequest, limit: int) -> bytes:

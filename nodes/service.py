@@ -6,11 +6,12 @@ Bad input gets a 4xx with one sentence and changes nothing; docs/node.md lists e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -80,14 +81,43 @@ class Route:
     Attributes:
         name: for the metrics.
         method: the only one that is allowed.
-        call: takes the query, the key where there is one, and the body.
+        call: takes the query and the body.
         is_for_peers: its body may be larger.
     """
 
     name: str
     method: str
-    call: Callable[[Query, str, bytes], Awaitable[Answer]]
+    call: Callable[[Query, bytes], Awaitable[Answer]]
     is_for_peers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRoute:
+    """Who answers a request about a key.
+
+    Attributes:
+        name: for the metrics.
+        method: the only one that is allowed.
+        begin: takes the query, the key as it was quoted, and the body.
+    """
+
+    name: str
+    method: str
+    begin: Callable[[Query, str, bytes], Begun]
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """An operation that is under way.
+
+    Attributes:
+        future: of its result.
+        patience: seconds after which the client wants to wait no longer.
+        finish: makes the answer of the future, once that is done; raises Problem.
+    """
+
+    future: asyncio.Future[Any]
+    patience: float
+    finish: Callable[[asyncio.Future[Any]], Answer]
 
 
 class Done(msgspec.Struct):
@@ -122,13 +152,14 @@ class Service:
         self._cluster = cluster
         self._peers = peers
         self._bug = bug
-        self._started = time.monotonic()
+        self._clock = asyncio.get_running_loop().time
+        self._started = self._clock()
         self._answers: Counter[tuple[str, int]] = Counter()
         self._admin = Admin(raft, peers)
-        self._get_route = Route("/kv/{key}", "GET", self._get)
+        self._get_route = KeyRoute("/kv/{key}", "GET", self._begin_get)
         self._key_routes = {
-            "put": Route("/kv/{key}/put", "POST", self._put),
-            "cas": Route("/kv/{key}/cas", "POST", self._cas),
+            "put": KeyRoute("/kv/{key}/put", "POST", self._begin_put),
+            "cas": KeyRoute("/kv/{key}/cas", "POST", self._begin_cas),
         }
         self._routes = {
             "/status": Route("/status", "GET", self._status),
@@ -148,21 +179,54 @@ class Service:
         try:
             route, key = self._route(query)
             name = route.name
-            if query.method != route.method and not (query.method == "HEAD" and route.method == "GET"):
-                what = f"{query.method} {query.path}: Method Not Allowed."
-                raise Problem(405, "method-not-allowed", what)
-            limit = MAX_PEER_BODY if route.is_for_peers else MAX_CLIENT_BODY
-            body = b"" if route.method == "GET" else await read_body(limit)
-            answer = await route.call(query, key, body)
-        except Problem as problem:
-            answer = self.refusal(problem)
+            is_for_peers = isinstance(route, Route) and route.is_for_peers
+            body = b"" if route.method == "GET" else await read_body(MAX_PEER_BODY if is_for_peers else MAX_CLIENT_BODY)
+            if isinstance(route, Route):
+                answer = await route.call(query, body)
+            else:
+                begun = route.begin(query, key, body)
+                with contextlib.suppress(Exception):  # `finish` knows what to make of it
+                    await _within(begun.patience, begun.future)
+                answer = begun.finish(begun.future)
         except Exception as error:
-            known = problems.of_read(self._raft.id, error)  # a peer's request met a node that shuts down
-            if known is None:
-                _log.exception("%s %s failed", query.method, query.path)
-            answer = self.refusal(known or Problem(500, "internal", f"{type(error).__name__}: {error}", definite=False))
+            answer = self._failure(query, error)
+        return self._counted(name, answer)
+
+    def begin(self, query: Query, body: bytes, tell: Callable[[Answer], None]) -> None:
+        """The same for a request about a key that came whole, without a task: `tell` is given the answer, once."""
+        name = "unknown"
+        try:
+            route, key = self._route(query)
+            name = route.name
+            assert isinstance(route, KeyRoute), "others have to be awaited"
+            begun = route.begin(query, key, body)
+        except Exception as error:
+            tell(self._counted(name, self._failure(query, error)))
+            return
+        timer = asyncio.get_running_loop().call_later(begun.patience, _time_out, begun.future)
+
+        def done(future: asyncio.Future[Any]) -> None:
+            timer.cancel()
+            try:
+                answer = begun.finish(future)
+            except Exception as error:
+                answer = self._failure(query, error)
+            tell(self._counted(name, answer))
+
+        begun.future.add_done_callback(done)
+
+    def _counted(self, name: str, answer: Answer) -> Answer:
         self._answers[(name, answer.status)] += 1
         return answer
+
+    def _failure(self, query: Query, error: Exception) -> Answer:
+        """What to say when an answer could not be made, because of `error`, which is being handled."""
+        if isinstance(error, Problem):
+            return self.refusal(error)
+        known = problems.of_read(self._raft.id, error)  # a peer's request met a node that shuts down
+        if known is None:
+            _log.exception("%s %s failed", query.method, query.path)
+        return self.refusal(known or Problem(500, "internal", f"{type(error).__name__}: {error}", definite=False))
 
     def refusal(self, problem: Problem) -> Answer:
         """A problem as an answer."""
@@ -190,53 +254,71 @@ class Service:
         if target != self._raft.id:  # one node that answers for two would be counted twice
             raise Problem(403, "wrong-node", f"This node is {self._raft.id}, not {target}: check the peers' addresses.")
 
-    def _route(self, query: Query) -> tuple[Route, str]:
-        route: Route | None
+    def _route(self, query: Query) -> tuple[Route | KeyRoute, str]:
+        """Who answers, and the key where it is about one."""
+        route: Route | KeyRoute | None
+        quoted = ""
         if query.path.startswith("/kv/"):
             quoted, slash, verb = query.path[4:].partition("/")
-            route = self._key_routes.get(verb) if slash else self._get_route
-            if quoted and route is not None:
-                return route, quoted
-        elif (route := self._routes.get(query.path)) is not None:
-            return route, ""
-        raise Problem(404, "not-found", f"{query.method} {query.path}: Not Found.")
+            route = (self._key_routes.get(verb) if slash else self._get_route) if quoted else None
+        else:
+            route = self._routes.get(query.path)
+        if route is None:
+            raise Problem(404, "not-found", f"{query.method} {query.path}: Not Found.")
+        if query.method != route.method and not (query.method == "HEAD" and route.method == "GET"):
+            raise Problem(405, "method-not-allowed", f"{query.method} {query.path}: Method Not Allowed.")
+        return route, quoted
 
     # -- clients ------------------------------------------------------------------------------------------------------
 
-    async def _get(self, query: Query, quoted: str, body: bytes) -> Answer:
+    def _begin_get(self, query: Query, quoted: str, body: bytes) -> Begun:
         key = _key(quoted)
         if query.query:
             raise problems.bad_request("A read takes no query.")
         patience = _patience(query)
         try:
-            await _within(patience, self._raft.begin_read())
+            future = self._raft.begin_read()
+        except Exception as error:
+            raise problems.of_read(self._raft.id, error) or error from error
+        return Begun(future, patience, partial(self._finish_get, key))
+
+    def _finish_get(self, key: str, future: asyncio.Future[Any]) -> Answer:
+        try:
+            future.result()
         except Exception as error:
             raise problems.of_read(self._raft.id, error) or error from error
         metrics = self._raft.metrics().current
         done = Done(key, self._machine.read(key), metrics.last_applied, metrics.current_term, self._raft.id)
         return Answer(200, _encode_json(done))
 
-    async def _put(self, query: Query, quoted: str, body: bytes) -> Answer:
+    def _begin_put(self, query: Query, quoted: str, body: bytes) -> Begun:
         key = _key(quoted)
         put = decode_body(body, PutBody)
         check_value("value", put.value)
-        return await self._write(query, key, {"op": "put", "key": key, "value": put.value}, put)
+        return self._begin_write(query, key, {"op": "put", "key": key, "value": put.value}, put)
 
-    async def _cas(self, query: Query, quoted: str, body: bytes) -> Answer:
+    def _begin_cas(self, query: Query, quoted: str, body: bytes) -> Begun:
         key = _key(quoted)
         cas = decode_body(body, CasBody)
         check_value("old", cas.old)
         check_value("new", cas.new)
-        return await self._write(query, key, {"op": "cas", "key": key, "old": cas.old, "new": cas.new}, cas)
+        return self._begin_write(query, key, {"op": "cas", "key": key, "old": cas.old, "new": cas.new}, cas)
 
-    async def _write(self, query: Query, key: str, command: dict[str, Any], body: PutBody | CasBody) -> Answer:
+    def _begin_write(self, query: Query, key: str, command: dict[str, Any], body: PutBody | CasBody) -> Begun:
         if body.client is not None or body.serial is not None:
             command.update(session_of(body))
         patience = _patience(query)
         if self._raft.closing:
             raise Problem(503, "shutting-down", f"{self._raft.id} is shutting down.")
         try:
-            written = await _within(patience, self._raft.begin_write(command))
+            future = self._raft.begin_write(command)
+        except Exception as error:
+            raise problems.of_write(self._raft.id, error) or error from error
+        return Begun(future, patience, partial(self._finish_write, key, body))
+
+    def _finish_write(self, key: str, body: PutBody | CasBody, future: asyncio.Future[Any]) -> Answer:
+        try:
+            written = future.result()
         except Exception as error:
             raise problems.of_write(self._raft.id, error) or error from error
         result: Result = written.data
@@ -250,7 +332,7 @@ class Service:
 
     # -- peers that speak plain HTTP; ordinarily they speak over streams ----------------------------------------------
 
-    async def _take_from_peer(self, query: Query, _key: str, body: bytes) -> Answer:
+    async def _take_from_peer(self, query: Query, body: bytes) -> Answer:
         self.check_peer(query.headers)
         try:
             method, request = decode_request(NUMBERS[query.path.rpartition("/")[2]], body)
@@ -260,7 +342,7 @@ class Service:
 
     # -- operators ----------------------------------------------------------------------------------------------------
 
-    async def _status(self, query: Query, _key: str, body: bytes) -> Answer:
+    async def _status(self, query: Query, body: bytes) -> Answer:
         metrics = self._raft.metrics().current
         leader = metrics.current_leader
         status = {
@@ -277,14 +359,14 @@ class Service:
             **details(self._raft),
             "version": __version__,
             "bug": self._bug,
-            "uptime": round(time.monotonic() - self._started, 3),
+            "uptime": round(self._clock() - self._started, 3),
         }
         return Answer(200, _encode_json(status))
 
-    async def _metrics(self, query: Query, _key: str, body: bytes) -> Answer:
+    async def _metrics(self, query: Query, body: bytes) -> Answer:
         return Answer(200, prometheus(self._raft.metrics().current, self._answers).encode(), TEXT)
 
-    async def _operate(self, query: Query, _key: str, body: bytes) -> Answer:
+    async def _operate(self, query: Query, body: bytes) -> Answer:
         try:
             async with asyncio.timeout(_patience(query)):
                 return Answer(200, _encode_json(await self._admin.posts[query.path](body)))

@@ -15,6 +15,7 @@ import click
 
 from raftbed import __version__
 from raftbed.cli_bugs import bugs_command
+from raftbed.cli_cluster import cluster_group
 from raftbed.cli_options import EXIT as _EXIT
 from raftbed.cli_options import JSON as _JSON
 from raftbed.cli_options import MEMORY as _MEMORY
@@ -221,7 +222,7 @@ def clean(store: Path, as_json: bool) -> int:
     return EXIT_VALID
 
 
-for _command in (simulate, campaign, replay, shrink, bugs_command):
+for _command in (simulate, campaign, replay, shrink, bugs_command, cluster_group):
     cli.add_command(_command)
 
 

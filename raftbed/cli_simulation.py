@@ -23,6 +23,7 @@ _LOAD = (
     click.option("--faults", metavar="A,B|none", help="Kinds of fault, instead of the test's own."),
     click.option("--operation-timeout", type=float, metavar="SECONDS", help="How long a client waits.  [default: 2]"),
     click.option("--bug", metavar="NAME", help="Plant a bug in the nodes; the run should end invalid."),
+    click.option("--real-nodes", is_flag=True, help="Whole nodes, with server and storage, not their cores alone."),
 )
 
 
@@ -51,7 +52,7 @@ def simulate(test: str, **options: Any) -> int:
     """
     from raftbed import simulating
 
-    settings = simulating.simulated(settings_of(test, options))
+    settings = simulating.simulated(settings_of(test, options), real_nodes=options["real_nodes"])
     console = Console(quiet=options["quiet"], json=options["as_json"])
     request = simulating.SimulateRequest(
         settings=settings,
@@ -88,7 +89,7 @@ def campaign(test: str, **options: Any) -> int:
     console = Console(quiet=options["quiet"], json=options["as_json"])
     with naming(test if is_file(test) else ""):
         request = campaigning.CampaignRequest(
-            settings=simulating.simulated(settings_of(test, options)),
+            settings=simulating.simulated(settings_of(test, options), real_nodes=options["real_nodes"]),
             first=options["first_seed"],
             count=options["seeds"],
             jobs=options["jobs"] or len(os.sched_getaffinity(0)),

@@ -23,7 +23,7 @@ def rows(kind: str, store: Path) -> list[tuple[str, str]]:
         return [(bug.name, f"{bug.mistake} ({bug.seen_in}; try {bug.test})") for bug in found]
     if kind == "runs":
         return [(run.name, run.description) for run in _runs(store)]
-    faults = {**suite.FAULTS, **suite.SIMULATED_FAULTS}
+    faults = {**suite.FAULTS, **suite.SIMULATED_FAULTS, **suite.SHELL_FAULTS}
     hosts = {**suite.HOSTS, **suite.HOSTS_BY_NAME}
     return list({"faults": faults, "hosts": hosts, "systems": suite.SYSTEMS}[kind].items())
 
@@ -48,14 +48,16 @@ def documents(kind: str, store: Path) -> list[dict[str, Any]]:
 def clean(store: Path, say: Callable[[str], None]) -> list[str]:
     """Remove kept hosts and leftovers of dead runs; returns what was removed."""
     from raftbed.hosts import docker_runs, labs
+    from raftbed.operating import clusters
 
-    removed = list(labs.sweep(store))
+    removed = [*labs.sweep(store), *labs.sweep(clusters.clusters_directory())]
     for lab in labs.list_labs(store):
         labs.remove_lab(lab)
         removed.append(lab.name)
     removed += docker_runs.clean()
     for name in removed:
         say(f"removed {name}")
+    clusters.tidy_up()
     return removed
 
 

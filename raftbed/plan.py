@@ -98,17 +98,18 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
     hosts = settings.hosts or test.hosts
     if not is_inventory(hosts):
         suite.pick({**suite.HOSTS, **suite.HOSTS_BY_NAME}, hosts, "kind of hosts")
-    faults = tuple(dict.fromkeys(settings.faults if settings.faults is not None else test.faults))
+    faults = tuple(dict.fromkeys(settings.faults if settings.faults is not None else suite.faults_of(test, hosts)))
     _check_faults(faults, hosts, settings.schedule or ())
     nodes = _node_names(settings.nodes if settings.nodes is not None else bug_nodes(settings.bug))
-    usual = _SIMULATED_TIME_LIMIT if hosts == suite.SIMULATED else _DEFAULT_TIME_LIMIT
+    simulated = hosts in suite.IN_VIRTUAL_TIME
+    usual = _SIMULATED_TIME_LIMIT if simulated else _DEFAULT_TIME_LIMIT
     time_limit = _bounded("time_limit", settings.time_limit, default=usual, least=1.0, most=86_400.0)
     operation_timeout = _bounded(
         "operation_timeout", settings.operation_timeout, default=_DEFAULT_OPERATION_TIMEOUT, least=0.05, most=600.0
     )
-    simulated = hosts == suite.SIMULATED
+    usual_rate = _SIMULATED_RATE if simulated else 500.0
     own = workload.checks + suite.SYSTEM_CHECKS.get(system, ())
-    checks = _checks(settings.checks, own + (suite.SIMULATED_CHECKS if simulated else ()))
+    checks = _checks(settings.checks, own + suite.simulated_checks(hosts))
     the_seed = settings.seed if settings.seed is not None else seed
     node_options = {**test.node_options, **_bug_options(settings.bug), **settings.node_options}
     _check_node_options(system, node_options)
@@ -123,7 +124,9 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
         seed=the_seed,
         time_limit=time_limit,
         concurrency=_concurrency(settings.concurrency, len(nodes)),
-        rate=_bounded("rate", settings.rate, default=_SIMULATED_RATE if simulated else 500.0, least=0.0, most=1e6),
+        rate=_bounded(
+            "rate", settings.rate, default=usual_rate if test.rate is None else test.rate, least=0.0, most=1e6
+        ),
         keys=int(_bounded("keys", settings.keys, default=8, least=1, most=1e6)),
         operation_timeout=operation_timeout,
         recovery_timeout=_bounded("recovery_timeout", settings.recovery_timeout, default=15.0, least=1.0, most=3600.0),
@@ -143,15 +146,17 @@ def repeat_command(plan: Plan, file: Path | None = None) -> str | None:
     Returns:
         None when options cannot say all of it, and there is no file.
     """
-    verb = "simulate" if plan.hosts == suite.SIMULATED else "run"
+    verb = "simulate" if plan.hosts in suite.IN_VIRTUAL_TIME else "run"
     parts = ["raftbed", verb, plan.test, "--seed", str(plan.seed), "--nodes", str(len(plan.nodes))]
     parts += ["--time-limit", f"{plan.time_limit:.12g}", "--concurrency", str(plan.concurrency)]
     parts += ["--rate", f"{plan.rate:.12g}", "--keys", str(plan.keys)]
     if plan.operation_timeout != _DEFAULT_OPERATION_TIMEOUT:
         parts += ["--operation-timeout", f"{plan.operation_timeout:.12g}"]
-    if plan.faults != suite.TESTS[plan.test].faults:
+    if plan.faults != suite.faults_of(suite.TESTS[plan.test], plan.hosts):
         parts += ["--faults", ",".join(plan.faults) or "none"]
-    if plan.hosts not in ("local", suite.SIMULATED):
+    if plan.hosts == suite.REAL_NODES:
+        parts += ["--real-nodes"]
+    elif plan.hosts not in ("local", suite.SIMULATED):
         parts += ["--hosts", shlex.quote(plan.hosts)]
     if plan.system != "raft":
         parts += ["--system", plan.system]
@@ -208,11 +213,14 @@ def _concurrency(given: int | str | None, nodes: int) -> int:
 
 def _check_faults(kinds: Sequence[str], hosts: str, schedule: Sequence[FaultStep]) -> None:
     """Refuse faults that there are not, and on real hosts those that only the simulator has."""
-    table = {**suite.FAULTS, **suite.SIMULATED_FAULTS}
+    table = {**suite.FAULTS, **suite.SIMULATED_FAULTS, **suite.SHELL_FAULTS}
     for kind in (*kinds, *(step.kind for step in schedule)):
         suite.pick(table, kind, "fault")
-        if kind not in suite.FAULTS and hosts != suite.SIMULATED:
+        if kind in suite.SIMULATED_FAULTS and hosts not in suite.IN_VIRTUAL_TIME:
             raise PlanError(f"faults: only the simulator has {kind!r}.", remedy="Use `raftbed simulate`.")
+        if kind in suite.SHELL_FAULTS and hosts != suite.REAL_NODES:
+            what = f"faults: only real nodes in virtual time have {kind!r}."
+            raise PlanError(what, remedy="Use `raftbed simulate --real-nodes`.")
 
 
 def _checks(chosen: list[str] | None, usual: tuple[str, ...]) -> tuple[str, ...]:

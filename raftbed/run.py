@@ -245,6 +245,10 @@ class Run:
                 missing = await self._bounded("fetch the nodes' logs", system.collect(self._directory))
                 for sentence in missing or ():
                     self._event("warning", sentence)
+                if self._keep and system.installed:
+                    from raftbed.operating.bringing_up import remember_kept
+
+                    remember_kept(self._directory.path / "lab", self._manifest.run, self._plan, system)
             await self._bounded("close connections", system.close())
 
     def _nemesis(self, pool: Any, system: RaftSystem) -> Nemesis:

@@ -129,7 +129,7 @@ def settings_for_hosts(settings: planning.PlanSettings) -> planning.PlanSettings
 def _plan(request: RunRequest) -> Plan:
     """The first plan of what was asked for; of one run again, the seed alone is changed."""
     plan = planning.make_plan(request.settings, seed=_draw_seed())
-    if plan.hosts == suite.SIMULATED:
+    if plan.hosts in suite.IN_VIRTUAL_TIME:
         raise UsageError(f"{plan.test} runs in virtual time only.", remedy=f"Use: raftbed simulate {plan.test}")
     return plan
 
@@ -164,7 +164,8 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
     if report is not None:
         console.result(f"  report: {report}")
     if request.keep:
-        console.say(f"The nodes are still up; remove them with: {clean_command(plan.hosts)}")
+        look = " Look at them with: raftbed cluster status." if plan.hosts == "local" else ""
+        console.say(f"The nodes are still up.{look} Remove them with: {clean_command(plan.hosts)}")
     return directory, state, results, report
 
 

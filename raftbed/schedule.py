@@ -35,8 +35,9 @@ SIMULATED_SHAPES = {
         tuple(KILL_SHAPES),
     ),
     "moment": tuple(MOMENT_SHAPES),
+    **dict.fromkeys(("reset", "hang-up", "slow-clients", "terminate"), tuple(KILL_SHAPES)),
 }
-"""Kinds of fault that only the simulator has, and their shapes."""
+"""Kinds of fault that only the simulator has, the last ones with whole nodes only, and their shapes."""
 _CALM_START = 1.0
 _CALM_END = 2.0
 _GAP = (1.5, 2.0)

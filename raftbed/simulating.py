@@ -40,15 +40,20 @@ class SimulateRequest:
     memory_limit: int = 4 << 30
 
 
-def simulated(settings: planning.PlanSettings) -> planning.PlanSettings:
+def simulated(settings: planning.PlanSettings, *, real_nodes: bool = False) -> planning.PlanSettings:
     """The same, in virtual time.
+
+    Parameters:
+        settings: as the user gave them.
+        real_nodes: with whole nodes, unless the settings say so anyway.
 
     Raises:
         UsageError: the settings name real hosts.
     """
-    if settings.hosts not in (None, suite.SIMULATED):
+    if settings.hosts not in (None, *suite.IN_VIRTUAL_TIME):
         raise UsageError(f"hosts: {settings.hosts!r} is not what a simulation runs on.", remedy="Use `raftbed run`.")
-    return planning.override(settings, hosts=suite.SIMULATED)
+    hosts = suite.REAL_NODES if real_nodes else settings.hosts or suite.SIMULATED
+    return planning.override(settings, hosts=hosts)
 
 
 def run_simulation(request: SimulateRequest, console: Console) -> Validity:
@@ -58,6 +63,8 @@ def run_simulation(request: SimulateRequest, console: Console) -> Validity:
         RaftbedError: it could not be done.
     """
     plan = planning.make_plan(request.settings, seed=secrets.randbelow(1_000_000))
+    if request.messages and plan.hosts == suite.REAL_NODES:
+        raise UsageError("--messages: messages of real nodes are not recorded.", remedy="Leave out one of the two.")
     console.progress("simulating")
     began = time.monotonic()
     started = datetime.now().astimezone().isoformat(timespec="milliseconds")

@@ -49,7 +49,7 @@ class Manifest:
         schema: "raftbed.run/1".
         run: "<test>/<time>", the run's name within its store.
         state: "prepared" (planned, hosts not up yet), "running" (also what a killed controller leaves), "ended",
-            "interrupted" (by the user), "failed" (by an error, see events.jsonl).
+            "interrupted" (by the user, or a simulation that was cut off), "failed" (by an error, see events.jsonl).
         command: the command line that repeats this run.
         started: wall-clock start, ISO 8601 with zone.
         duration: seconds from the start to the end of the run, None before its end.

@@ -33,6 +33,11 @@ RARE_MADE_FREQUENT: Mapping[str, Any] = {
 SIMULATED = "simulated"
 """The kind of hosts of runs in virtual time."""
 
+REAL_NODES = "simulated-real-nodes"
+"""The same, with the whole nodes, and not their cores alone."""
+
+IN_VIRTUAL_TIME = (SIMULATED, REAL_NODES)
+
 
 @dataclass(frozen=True, slots=True)
 class NamedTest:
@@ -45,6 +50,7 @@ class NamedTest:
         faults: kinds of fault in its schedule.
         node_options: configuration of the system under test where it departs from the system's defaults.
         hosts: where it runs unless told otherwise.
+        rate: operations per second over all clients, unless told otherwise; None: what is usual there.
     """
 
     name: str
@@ -53,6 +59,7 @@ class NamedTest:
     faults: tuple[str, ...] = ()
     node_options: Mapping[str, Any] = field(default_factory=lambda: CALM_ELECTIONS)
     hosts: str = "local"
+    rate: float | None = None
 
 
 FAULTS: Mapping[str, str] = {
@@ -76,6 +83,13 @@ SIMULATED_FAULTS: Mapping[str, str] = {
     "moment": "strikes a node just after a vote, between append and commit, as it begins to lead (simulator only)",
 }
 
+SHELL_FAULTS: Mapping[str, str] = {
+    "reset": "connections of some nodes are reset, again and again (simulated real nodes only)",
+    "hang-up": "clients of some nodes hang up in the middle of their requests (simulated real nodes only)",
+    "slow-clients": "requests to some nodes, and their answers, come late and bit by bit (simulated real nodes only)",
+    "terminate": "stops nodes with SIGTERM under load, and starts them again (simulated real nodes only)",
+}
+
 TESTS: Mapping[str, NamedTest] = {
     test.name: test
     for test in (
@@ -88,12 +102,15 @@ TESTS: Mapping[str, NamedTest] = {
             faults=(*FAULTS, *SIMULATED_FAULTS),
             node_options=RARE_MADE_FREQUENT,
             hosts=SIMULATED,
+            rate=110.0,  # so that seeds whose faults leave no quorum for seconds show something, too
         ),
     )
 }
 
-SIMULATED_CHECKS = ("liveness", "synced-before-sent")
+SIMULATED_CHECKS = ("liveness", "message-storm", "synced-before-sent")
 """What judges a simulated run, beside the workload's checks."""
+
+_NOT_OF_WHOLE_NODES = ("message-storm",)  # what they send goes through their sockets, and is not counted
 
 
 def _register() -> Workload:
@@ -110,6 +127,7 @@ HOSTS: Mapping[str, str] = {
     "docker": "containers of Docker or Podman, in a network of their own",
     "vagrant": "virtual machines of a Vagrantfile, on a private network",
     SIMULATED: "no hosts: virtual time, disks and network in one process, for `raftbed simulate`",
+    REAL_NODES: "the same with the whole nodes, server and storage included: `raftbed simulate --real-nodes`",
 }
 HOSTS_BY_NAME: Mapping[str, str] = {
     "FILE.toml": "machines of your own over SSH, as an inventory file lists them",
@@ -119,6 +137,18 @@ HOSTS_BY_NAME: Mapping[str, str] = {
 
 SYSTEM_CHECKS: Mapping[str, tuple[str, ...]] = {"raft": ("raft-invariants",)}
 """Checks of what a system's nodes record of themselves, beside those of the workload."""
+
+
+def faults_of(test: NamedTest, hosts: str) -> tuple[str, ...]:
+    """The kinds of fault that a test has on a kind of hosts: one for the simulator has all that there are."""
+    return (*test.faults, *SHELL_FAULTS) if test.hosts == SIMULATED and hosts == REAL_NODES else test.faults
+
+
+def simulated_checks(hosts: str) -> tuple[str, ...]:
+    """Which of `SIMULATED_CHECKS` judge a run on a kind of hosts."""
+    if hosts not in IN_VIRTUAL_TIME:
+        return ()
+    return tuple(name for name in SIMULATED_CHECKS if hosts == SIMULATED or name not in _NOT_OF_WHOLE_NODES)
 
 
 def pick(table: Mapping[str, Any], name: str, kind: str) -> Any:

@@ -87,7 +87,10 @@ def test_nodes_know_nothing_of_the_controller(module):
     assert [n for n in own(SOURCES[module]) if not within(n, "raftbed.nodes", "raftbed.__version__")] == []
 
 
-@rule([name for name in below("raftbed.nodes") if name != "raftbed.nodes.server"])
+HTTP = ("raftbed.nodes.server", "raftbed.nodes.http_shortcut")
+
+
+@rule([name for name in below("raftbed.nodes") if name not in HTTP])
 def test_only_the_server_knows_aiohttp(module):
     assert "aiohttp" not in foreign(SOURCES[module])
 
@@ -129,6 +132,32 @@ def test_bugs_import_only_what_they_change(module):
 def test_hosts_and_faults_do_not_know_the_run(module):
     above = ("raftbed.run", "raftbed.running", "raftbed.suite", "raftbed.plan", "raftbed.systems", "raftbed.analysis")
     assert [name for name in own(SOURCES[module]) if within(name, *above)] == []
+
+
+@rule([f"raftbed.operating.{name}" for name in ("health", "logs", "showing", "ssh_config")])
+def test_what_operating_shows_is_pure(module):
+    assert not foreign(SOURCES[module])
+    impure = ("asyncio", "time", "datetime.datetime.now", "socket", "threading", "os", "io", "subprocess", "sys")
+    assert not [name for name in imports(SOURCES[module]) if within(name, *impure)]
+
+
+@rule([name for name in SOURCES if not within(name, "raftbed.operating", "raftbed.hosts.blocking")])
+def test_only_operating_works_with_fabric(module):
+    assert not foreign(SOURCES[module]) & {"fabric", "invoke"}
+
+
+@rule(below("raftbed.hosts") + below("raftbed.faults") + below("raftbed.systems"))
+def test_what_is_operated_does_not_know_it(module):
+    assert not [name for name in own(SOURCES[module]) if within(name, "raftbed.operating")]
+
+
+@rule(below("raftbed.sim"))
+def test_virtual_time_knows_no_other(module):
+    processes = ("campaign", "child", "hunting", "shrink")  # of the test bed itself: they measure what they take
+    if module.rpartition(".")[2] not in processes:
+        assert not [name for name in imports(SOURCES[module]) if within(name, "time", "datetime", "threading")]
+    if not within(module, "raftbed.sim.shell"):
+        assert not foreign(SOURCES[module]) & {"aiohttp"}, "cores are simulated without their shell"
 
 
 def test_the_model_is_a_leaf():

@@ -85,7 +85,9 @@ class View:
             facts += [("test", plan.test), ("system", plan.system), ("nodes", str(len(plan.nodes)))]
             facts += [("seed", str(plan.seed)), ("clients", f"{plan.concurrency} for {plan.time_limit:g} s")]
             facts += [("faults", ", ".join(plan.faults) or "none")]
-            if plan.hosts == "simulated":
+            if plan.hosts == "simulated-real-nodes":
+                facts.append(("simulated", "whole nodes in virtual time, with simulated disks, clocks and network"))
+            elif plan.hosts == "simulated":
                 facts.append(("simulated", "in virtual time, with simulated disks, clocks and network"))
             if plan.bug:
                 facts.append(("planted bug", plan.bug))

@@ -31,6 +31,7 @@ from raftbed.nodes.raft.messages import (
     VoteResponse,
 )
 from raftbed.nodes.raft.operators import Operators
+from raftbed.nodes.raft.storage_thread import StorageThread, Workers
 from raftbed.nodes.raft.watch import MetricsWatch
 
 
@@ -47,6 +48,7 @@ class Raft(Operators):
         tracer: takes what happens, for a trace.
         on_membership: is told each membership as it comes into force, before anything is sent by it: it has the
             addresses of nodes that the network may not know yet.
+        workers: make what the storage's blocking calls are made in: threads, unless told otherwise.
     """
 
     def __init__(
@@ -60,11 +62,12 @@ class Raft(Operators):
         random: Random | None = None,
         tracer: Tracer | None = None,
         on_membership: Callable[[MembershipConfig], None] | None = None,
+        workers: Workers = StorageThread,
     ) -> None:
         self.id = id
         self.config = config
         self._encode = msgspec.msgpack.Encoder().encode
-        self._driver = Driver(id, config, network, storage, clock, random or Random(), tracer, on_membership)
+        self._driver = Driver(id, config, network, storage, clock, random or Random(), tracer, on_membership, workers)
 
     # -- RPC entry points -----------------------------------------------------------------------------------------
 

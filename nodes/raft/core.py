@@ -174,6 +174,17 @@ class Core(Reads, KeepAlive, Memberships, Elections, Transfers):
 
     def ready(self) -> Ready | None:
         """What to do now; None: nothing. Everything it names is considered done."""
+        if self.leadership is not None:
+            self._drive_leadership()
+        persist = self.take_persist()
+        if not (persist or self._early or self._effects or self._traces):
+            return None
+        ready = Ready(tuple(self._early), persist, tuple(self._effects), tuple(self._traces))
+        self._early, self._effects, self._traces = [], [], []
+        return ready
+
+    def _drive_leadership(self) -> None:
+        """What a leader does once all events were taken."""
         self.drive_membership()
         self.drive_transfer()
         self.finish_read_round()
@@ -182,12 +193,6 @@ class Core(Reads, KeepAlive, Memberships, Elections, Transfers):
         if asking:
             self.ask_for_confirmation(besides=reached)
             self.finish_read_round()  # a node alone needs nobody's confirmation
-        persist = self.take_persist()
-        if not (persist or self._early or self._effects or self._traces):
-            return None
-        ready = Ready(tuple(self._early), persist, tuple(self._effects), tuple(self._traces))
-        self._early, self._effects, self._traces = [], [], []
-        return ready
 
     # -- events ---------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ from raftbed.nodes.raft.messages import MembershipConfig, NodeId, SnapshotMeta
 from raftbed.nodes.raft.progress import Rate
 from raftbed.nodes.raft.snapshot_work import SnapshotWork
 from raftbed.nodes.raft.state import RaftMetrics, State
-from raftbed.nodes.raft.storage_thread import StorageThread
+from raftbed.nodes.raft.storage_thread import StorageThread, Workers
 from raftbed.nodes.raft.watch import MetricsWatch
 
 Tracer = Callable[[Sequence[Trace]], None]
@@ -85,6 +85,7 @@ class Driver:
         random: Random,
         tracer: Tracer | None,
         on_membership: Callable[[MembershipConfig], None] | None = None,
+        workers: Workers = StorageThread,
     ) -> None:
         self._node = node
         self._config = config
@@ -108,8 +109,10 @@ class Driver:
         self._calls: dict[asyncio.Future[Any], float] = {}  # messages on their way, to when each is given up; in order
         self._call_timer: asyncio.TimerHandle | None = None
         self._patience = config.election_timeout_min * MILLISECOND / 1e9
-        self._disk = StorageThread(self._loop, f"raft-storage-{node}")
-        self._snapshots = SnapshotWork(f"raft-snapshots-{node}", config, network, storage, self.push, self._end)
+        self._disk = workers(self._loop, f"raft-storage-{node}")
+        self._snapshots = SnapshotWork(
+            f"raft-snapshots-{node}", config, network, storage, self.push, self._end, workers
+        )
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.failure: Exception | None = None
         self.closing = False

@@ -1,10 +1,15 @@
-"""What goes into the core (events) and what comes out of it (`Ready`)."""
+"""What goes into the core (events) and what comes out of it (`Ready`).
+
+These are msgspec structs rather than dataclasses because several are made for every message: making a frozen dataclass
+takes several times as long.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import msgspec
 
 from raftbed.nodes.raft.messages import (
     Entry,
@@ -23,8 +28,7 @@ Token = Any
 Method = Literal["append_entries", "vote", "pre_vote", "install_snapshot", "timeout_now"]
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """A peer's request came in; its answer goes to `token`."""
 
     token: Token
@@ -32,47 +36,41 @@ class Received:
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """A peer answered a request that this node had sent. `sent` is that very effect."""
 
     sent: Send
     response: Response
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """A request that this node had sent got no answer."""
 
     sent: Send
 
 
-@dataclass(frozen=True, slots=True)
-class ClientWrite:
+class ClientWrite(msgspec.Struct, frozen=True):
     """The application wants `data` committed."""
 
     token: Token
     data: Any
 
 
-@dataclass(frozen=True, slots=True)
-class ClientRead:
+class ClientRead(msgspec.Struct, frozen=True):
     """The application wants to read what is committed."""
 
     token: Token
 
 
-@dataclass(frozen=True, slots=True)
-class Initialize:
+class Initialize(msgspec.Struct, frozen=True):
     """The application makes this pristine node, with `members`, a cluster."""
 
     token: Token
     members: tuple[NodeId, ...]
-    addresses: Mapping[NodeId, str] = field(default_factory=dict)
+    addresses: Mapping[NodeId, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class AddNonVoter:
+class AddNonVoter(msgspec.Struct, frozen=True):
     """An operator wants `node` to be sent the log; answered once it is at line rate."""
 
     token: Token
@@ -80,55 +78,48 @@ class AddNonVoter:
     address: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveNonVoter:
+class RemoveNonVoter(msgspec.Struct, frozen=True):
     """An operator wants `node`, which is no voter, not to be sent the log any more; answered when it is committed."""
 
     token: Token
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeMembership:
+class ChangeMembership(msgspec.Struct, frozen=True):
     """An operator wants `members` to be the voters."""
 
     token: Token
     members: tuple[NodeId, ...]
-    addresses: Mapping[NodeId, str] = field(default_factory=dict)
+    addresses: Mapping[NodeId, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class TransferLeadership:
+class TransferLeadership(msgspec.Struct, frozen=True):
     """An operator wants `target` to lead, or whoever is best prepared."""
 
     token: Token
     target: NodeId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Compact:
+class Compact(msgspec.Struct, frozen=True):
     """An operator wants a snapshot to be taken now; answered with its `SnapshotMeta`."""
 
     token: Token
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotTaken:
+class SnapshotTaken(msgspec.Struct, frozen=True):
     """The snapshot that `TakeSnapshot` asked for is durable; `snapshot` is complete now."""
 
     snapshot: SnapshotMeta
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotFailed:
+class SnapshotFailed(msgspec.Struct, frozen=True):
     """There is none: it was aborted, or could not be written. The node goes on."""
 
     index: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkStored:
+class ChunkStored(msgspec.Struct, frozen=True):
     """What became of the piece of a snapshot that `StoreChunk` brought.
 
     Attributes:
@@ -144,18 +135,15 @@ class ChunkStored:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Durable:
+class Durable(msgspec.Struct, frozen=True):
     """Everything that `Ready.persist` asked for so far is on disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Elect:
+class Elect(msgspec.Struct, frozen=True):
     """An operator wants this node to stand for election now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
+class Heartbeat(msgspec.Struct, frozen=True):
     """An operator wants this leader to let its peers hear from it now."""
 
 
@@ -180,8 +168,7 @@ Event = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Persist:
+class Persist(msgspec.Struct, frozen=True):
     """Write this, and sync, before anything in `Ready.effects` leaves.
 
     Attributes:
@@ -201,8 +188,7 @@ class Persist:
     install: SnapshotMeta | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Send:
+class Send(msgspec.Struct, frozen=True, eq=False):
     """Send a request to a peer and bring its answer back as `Answered`, or `Failed`.
 
     An InstallSnapshotRequest comes without data: the driver puts in the piece of the snapshot that begins at its
@@ -223,16 +209,14 @@ class Send:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Respond:
+class Respond(msgspec.Struct, frozen=True):
     """Give the one who waits an answer: a value, or an exception to raise there."""
 
     token: Token
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(msgspec.Struct, frozen=True):
     """Apply committed entries to the state machine, in order.
 
     Attributes:
@@ -244,8 +228,7 @@ class Apply:
     tokens: Mapping[int, Token]
 
 
-@dataclass(frozen=True, slots=True)
-class TakeSnapshot:
+class TakeSnapshot(msgspec.Struct, frozen=True):
     """Keep hold of the state machine as it is now, and write it down beside everything else that goes on.
 
     Comes back as `SnapshotTaken` or `SnapshotFailed`.
@@ -257,21 +240,18 @@ class TakeSnapshot:
     snapshot: SnapshotMeta
 
 
-@dataclass(frozen=True, slots=True)
-class AbortSnapshot:
+class AbortSnapshot(msgspec.Struct, frozen=True):
     """Stop writing the snapshot that is being taken, if there still is one: a leader sends a newer one."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreChunk:
+class StoreChunk(msgspec.Struct, frozen=True):
     """Store a piece of a snapshot that a leader sent, beside everything else that goes on; then step `ChunkStored`."""
 
     token: Token
     request: InstallSnapshotRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Restore:
+class Restore(msgspec.Struct, frozen=True):
     """Make what the installed snapshot holds the state of the state machine."""
 
     snapshot: SnapshotMeta
@@ -280,16 +260,14 @@ class Restore:
 Effect = Send | Respond | Apply | TakeSnapshot | AbortSnapshot | StoreChunk | Restore
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True):
     """Something worth a line in the node's trace (docs/node.md)."""
 
     event: str
     fields: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     """What the driver has to do now, in this order.
 
     Attributes:
@@ -302,4 +280,4 @@ class Ready:
     early: tuple[Send, ...] = ()
     persist: Persist | None = None
     effects: tuple[Effect, ...] = ()
-    traces: tuple[Trace, ...] = field(default=())
+    traces: tuple[Trace, ...] = ()

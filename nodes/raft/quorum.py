@@ -21,8 +21,13 @@ def is_quorum(membership: MembershipConfig, nodes: Container[NodeId]) -> bool:
 
 def quorum_value(membership: MembershipConfig, value: Callable[[NodeId], int]) -> int:
     """The greatest number that a majority of every set of voters has reached (0 where there are no voters)."""
-    reached = []
-    for voters in membership.voter_sets():
-        values = sorted((value(voter) for voter in voters), reverse=True)
-        reached.append(values[majority(len(values)) - 1] if values else 0)
-    return min(reached)
+    reached = _majority_value(membership.members, value)
+    after = membership.members_after_consensus
+    return reached if after is None else min(reached, _majority_value(after, value))
+
+
+def _majority_value(voters: tuple[NodeId, ...], value: Callable[[NodeId], int]) -> int:
+    if not voters:
+        return 0
+    values = sorted(map(value, voters))
+    return values[len(values) - majority(len(values))]

@@ -31,7 +31,7 @@ from raftbed.nodes.raft.events import (
 )
 from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage, ReceivedChunk
 from raftbed.nodes.raft.messages import InstallSnapshotRequest, SnapshotMeta
-from raftbed.nodes.raft.storage_thread import StorageThread
+from raftbed.nodes.raft.storage_thread import StorageThread, StorageWorker, Workers
 
 _log = logging.getLogger("raftbed.nodes")
 
@@ -46,6 +46,7 @@ class SnapshotWork:
         storage: has them.
         push: takes the event at the end of each piece of work.
         fail: is told why the node cannot go on.
+        workers: make the thread.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SnapshotWork:
         storage: RaftStorage,
         push: Callable[[Event], None],
         fail: Callable[[Exception], None],
+        workers: Workers = StorageThread,
     ) -> None:
         self._name = name
         self._config = config
@@ -63,8 +65,9 @@ class SnapshotWork:
         self._storage = storage
         self._push = push
         self._fail = fail
+        self._workers = workers
         self._loop = asyncio.get_running_loop()
-        self._thread: StorageThread | None = None
+        self._thread: StorageWorker | None = None
         self._abort = threading.Event()
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -89,7 +92,7 @@ class SnapshotWork:
 
     def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Callable[..., None]) -> None:
         if self._thread is None:
-            self._thread = StorageThread(self._loop, self._name)
+            self._thread = self._workers(self._loop, self._name)
         self._thread.call(function, arguments, done)
 
     def _take(self, snapshot: SnapshotMeta) -> None:

@@ -7,9 +7,26 @@ import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
-_Done = Callable[[Any, Exception | None], None]
+Done = Callable[[Any, Exception | None], None]
+"""Is told what came of a call: its result, or what it raised."""
+
+
+class StorageWorker(Protocol):
+    """Makes blocking calls one after the other, beside the event loop."""
+
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Done) -> None:
+        """Have `function` called; then `done`, in the event loop, with its result, or with what it raised."""
+        ...
+
+    def end(self) -> None:
+        """No more calls after those that were asked for."""
+        ...
+
+
+Workers = Callable[[asyncio.AbstractEventLoop, str], StorageWorker]
+"""Makes a worker with a name for an event loop."""
 
 
 class StorageThread:
@@ -22,11 +39,11 @@ class StorageThread:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._loop = loop
-        self._calls: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...], _Done] | None] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...], Done] | None] = SimpleQueue()
         # A daemon: a process that ends without shutdown is a crash to this node, which it must survive anyway.
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: _Done) -> None:
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Done) -> None:
         """Have `function` called; then `done` with its result, or with what it raised."""
         self._calls.put((function, arguments, done))
 

@@ -54,6 +54,21 @@ undo="$1/$2.undo"; shift 2
 """
 
 
+_CLEAN = f"""
+{_HEAL}
+[ ! -e "$1/cut.sh" ] || sh "$1/cut.sh" sweep >/dev/null
+"""
+
+
+def heal_command(home: str) -> list[str]:
+    """What ends all faults that are in force on a host, whoever injected them.
+
+    Parameters:
+        home: the directory below which raftbed keeps everything of its own on that host.
+    """
+    return ["sh", "-c", _CLEAN, "faults", f"{home}/faults"]
+
+
 @dataclass(frozen=True, slots=True)
 class PacketCount:
     """Packets that a cut met.

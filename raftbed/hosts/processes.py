@@ -50,14 +50,42 @@ def _script() -> str:
     return Path(__file__).with_name("process.sh").read_text(encoding="utf-8")
 
 
-async def _call(host: Host, *arguments: str, timeout: float) -> ProcessEvidence:
-    result = await host.run(["/bin/sh", "-c", _script(), "process", *arguments], timeout=timeout)
-    words = result.stdout.strip().split(" ", 3)
+def _command(*arguments: str) -> list[str]:
+    return ["/bin/sh", "-c", _script(), "process", *arguments]
+
+
+def start_command(argv: Sequence[str], *, environment: Mapping[str, str], directory: str, log: str) -> list[str]:
+    """What starts a process detached; see `start_detached`. The directory must exist."""
+    settings = [f"{name}={value}" for name, value in {**CLEAN_ENVIRONMENT, **environment}.items()]
+    return _command("start", directory, log, "env", "-i", *settings, *argv)
+
+
+def state_command(pid_file: str) -> list[str]:
+    """What asks for the state of a process; see `process_alive`."""
+    return _command("state", pid_file)
+
+
+def signal_command(pid_file: str, signal: Signal, *, timeout: float) -> list[str]:
+    """What signals a process group and waits for the effect; see `signal_process`."""
+    return _command("signal", pid_file, signal, str(max(1, int(timeout))))
+
+
+def read_evidence(printed: str, *, host: str) -> ProcessEvidence:
+    """What one of these commands printed.
+
+    Raises:
+        HostError: it is nothing that they print.
+    """
+    words = printed.strip().split(" ", 3)
     if len(words) < 3 or words[0] not in {"running", "stopped", "gone"}:
-        raise HostError(f"an unexpected answer about a process: {result.stdout.strip()!r}.", host=host.name)
+        raise HostError(f"an unexpected answer about a process: {printed.strip()!r}.", host=host)
     return ProcessEvidence(
         cast(State, words[0]), int(words[1]), int(words[2]), words[3].strip() if len(words) > 3 else ""
     )
+
+
+async def _call(host: Host, command: Sequence[str], *, timeout: float) -> ProcessEvidence:
+    return read_evidence((await host.run(command, timeout=timeout)).stdout, host=host.name)
 
 
 async def start_detached(
@@ -85,9 +113,9 @@ async def start_detached(
     Raises:
         CommandError: it could not be started.
     """
-    settings = [f"{name}={value}" for name, value in {**CLEAN_ENVIRONMENT, **environment}.items()]
+    command = start_command(argv, environment=environment, directory=directory, log=log)
     await host.run(["mkdir", "-p", "-m", "700", "--", directory], timeout=timeout)
-    return await _call(host, "start", directory, log, "env", "-i", *settings, *argv, timeout=timeout)
+    return await _call(host, command, timeout=timeout)
 
 
 async def process_alive(host: Host, pid_file: str, *, timeout: float = 10.0) -> ProcessEvidence:
@@ -96,7 +124,7 @@ async def process_alive(host: Host, pid_file: str, *, timeout: float = 10.0) -> 
     Raises:
         CommandError, HostError: the host cannot be asked.
     """
-    return await _call(host, "state", pid_file, timeout=timeout)
+    return await _call(host, state_command(pid_file), timeout=timeout)
 
 
 async def signal_process(host: Host, pid_file: str, signal: Signal, *, timeout: float = 10.0) -> ProcessEvidence:
@@ -116,4 +144,4 @@ async def signal_process(host: Host, pid_file: str, signal: Signal, *, timeout: 
     Raises:
         CommandError: the signal had no effect in time.
     """
-    return await _call(host, "signal", pid_file, signal, str(max(1, int(timeout))), timeout=timeout + 5.0)
+    return await _call(host, signal_command(pid_file, signal, timeout=timeout), timeout=timeout + 5.0)

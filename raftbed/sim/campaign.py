@@ -18,9 +18,9 @@ from raftbed import plan as planning
 from raftbed.errors import RaftbedError, StoreError
 from raftbed.model import INVALID, VALID, Validity, Verdict
 from raftbed.record import LineWriter, read_json_lines
-from raftbed.sim.child import pool
+from raftbed.sim.child import pool, run
 from raftbed.sim.replay import Violation, judge, replay_of, violations_of, write_replay
-from raftbed.sim.simulation import Simulation
+from raftbed.sim.simulation import rare_collections
 
 _BATCH = 4  # seeds that a process takes at once
 
@@ -183,14 +183,15 @@ def _results_of(done: Iterable[Future[list[SeedResult]]]) -> list[SeedResult]:
 
 def run_seeds(settings: planning.PlanSettings, seeds: Sequence[int], directory: Path) -> list[SeedResult]:
     """Simulate and judge some seeds, in this process; a violation is kept in `directory`."""
-    return [_run_seed(settings, seed, directory) for seed in seeds]
+    with rare_collections():
+        return [_run_seed(settings, seed, directory) for seed in seeds]
 
 
 def _run_seed(settings: planning.PlanSettings, seed: int, directory: Path) -> SeedResult:
     began = time.process_time()
     plan = planning.make_plan(planning.override(settings, seed=seed), seed=seed)
     try:
-        recording = Simulation(plan).run()
+        recording = run(plan)
     except Exception as error:  # a defect of the simulator must not end a campaign; it shows as what it is
         return SeedResult(seed, "unknown", reason=f"simulator: it broke: {type(error).__name__}: {error}")
     results = judge(recording)

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from types import TracebackType
 from typing import Self
 
+from raftbed import suite
 from raftbed.model import Plan
 from raftbed.sim.recording import Recording
 from raftbed.sim.simulation import Call, Simulation
@@ -38,8 +39,8 @@ class Simulator:
         """
         assert plan.bug == self._bug
         if self._pool is None:
-            return Simulation(plan, script=script, messages=messages).run()
-        return self._pool.submit(_simulate, plan, script, messages).result()
+            return run(plan, script, messages)
+        return self._pool.submit(run, plan, script, messages).result()
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +71,12 @@ def _prepare(bug: str | None) -> None:
         bugs.load(bug).plant()
 
 
-def _simulate(plan: Plan, script: Sequence[Call] | None, messages: bool) -> Recording:
+def run(plan: Plan, script: Sequence[Call] | None = None, messages: bool = False) -> Recording:
+    """Run a plan in this process: with the nodes' cores, or with whole nodes, as its hosts say."""
+    if plan.hosts == suite.REAL_NODES:
+        from raftbed.sim.shell.simulation import ShellSimulation
+
+        return ShellSimulation(plan, script=script, messages=messages).run()
     return Simulation(plan, script=script, messages=messages).run()
 
 

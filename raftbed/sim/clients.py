@@ -63,15 +63,20 @@ class SimulatedConnection:
         timeline: virtual time.
         nodes: by name.
         random: drawn from for delays.
+
+    Attributes:
+        attempts: that were begun so far.
     """
 
     def __init__(self, timeline: Timeline, nodes: Mapping[str, SimulatedNode], random: Random) -> None:
         self._timeline = timeline
         self._nodes = nodes
         self._draw = random.random
+        self.attempts = 0
 
     async def attempt(self, node: str, request: Request, *, client: str, serial: int, timeout: float) -> Answer:
         """See `Connection`."""
+        self.attempts += 1
 
         def begin(resume: Resume) -> None:
             attempt = Attempt(self, node, request, client, serial, resume)

@@ -18,8 +18,8 @@ from raftbed.nodes.raft import State, Trace
 from raftbed.sim.machines import Machines
 from raftbed.sim.moments import MOMENTS, Moment
 from raftbed.sim.network import Link, Network
-from raftbed.sim.node import SimulatedNode
 from raftbed.sim.operators import Operators
+from raftbed.sim.replies import Node
 from raftbed.sim.timeline import Timeline
 
 _MILLISECOND = 1_000_000
@@ -55,17 +55,19 @@ class Nemesis:
         seed: of everything random here.
         record_event: takes each line of the ledger.
         record_op: takes each nemesis operation of the history.
+        kinds: of fault; None for those that every simulation has.
     """
 
     def __init__(
         self,
         timeline: Timeline,
-        nodes: Mapping[str, SimulatedNode],
+        nodes: Mapping[str, Node],
         network: Network,
         *,
         seed: int,
         record_event: Callable[[FaultEvent], None],
         record_op: Callable[[Op], None],
+        kinds: Mapping[str, Kind] | None = None,
     ) -> None:
         self.timeline = timeline
         self.nodes = nodes
@@ -75,6 +77,7 @@ class Nemesis:
         self._seed = seed
         self._record_event = record_event
         self._record_op = record_op
+        self._kinds = KINDS if kinds is None else kinds
         self._in_force: dict[str, Strike] = {}
         self._armed: dict[str, Moment] = {}
         self._led_last: str | None = None
@@ -91,7 +94,7 @@ class Nemesis:
         for step_id in list(self._in_force):
             self._heal(step_id)
 
-    def looks(self, node: SimulatedNode, traces: Sequence[Trace]) -> None:
+    def looks(self, node: Node, traces: Sequence[Trace]) -> None:
         """A node went through something: strike where a step waits for that."""
         if not self._armed:
             return
@@ -105,14 +108,14 @@ class Nemesis:
         order, aim = self._order(step)
         strike = Strike(step, order, Random(f"{self._seed}:fault:{step.id}"))
         self._in_force[step.id] = strike
-        nodes, detail = KINDS[step.kind].inject(self, strike)
+        nodes, detail = self._kinds[step.kind].inject(self, strike)
         self._note(step, "injected", tuple(nodes), {**aim, **detail})
-        self._note(step, "proved", tuple(nodes), KINDS[step.kind].prove(self, strike))
+        self._note(step, "proved", tuple(nodes), self._kinds[step.kind].prove(self, strike))
 
     def _heal(self, step_id: str) -> None:
         strike = self._in_force.pop(step_id, None)
         if strike is not None:
-            self._note(strike.step, "healed", (), KINDS[strike.step.kind].heal(self, strike))
+            self._note(strike.step, "healed", (), self._kinds[strike.step.kind].heal(self, strike))
 
     def _order(self, step: FaultStep) -> tuple[Sequence[str], dict[str, Any]]:
         if not aims_at_leader(step.kind, step.shape):
@@ -234,7 +237,7 @@ def _delay(random: Random) -> tuple[int, int]:
 # -- machines ---------------------------------------------------------------------------------------------------------
 
 
-def _on_machines(act: Callable[[Nemesis, Strike, str], Any], shows: Callable[[SimulatedNode], bool], name: str) -> Kind:
+def on_machines(act: Callable[[Nemesis, Strike, str], Any], shows: Callable[[Node], bool], name: str) -> Kind:
     """Something that is done to the nodes picked, and undone when no step does it any more."""
 
     def inject(nemesis: Nemesis, strike: Strike) -> Found:
@@ -324,19 +327,19 @@ def _transfer(nemesis: Nemesis, strike: Strike) -> Found:
     return [target], {"mechanism": "simulated", "target": target}
 
 
-_KILL = _on_machines(lambda n, s, node: n.machines.kill(node, s.step.id), lambda node: not node.running, "gone")
-_POWER = _on_machines(
+_KILL = on_machines(lambda n, s, node: n.machines.kill(node, s.step.id), lambda node: not node.running, "gone")
+_POWER = on_machines(
     lambda n, s, node: n.machines.fail_power(node, s.step.id), lambda node: not node.powered, "lost_bytes"
 )
-_PAUSE = _on_machines(
+_PAUSE = on_machines(
     lambda n, s, node: n.machines.pause(node, s.step.id), lambda node: node.paused or not node.running, "paused"
 )
-_FULL = _on_machines(lambda n, s, node: n.machines.fill_disk(node, s.step.id), lambda node: node.disk.full, "full")
-_BROKEN = _on_machines(
+_FULL = on_machines(lambda n, s, node: n.machines.fill_disk(node, s.step.id), lambda node: node.disk.full, "full")
+_BROKEN = on_machines(
     lambda n, s, node: n.machines.break_disk(node, s.step.id), lambda node: node.disk.broken, "broken"
 )
-_CLOCK = _on_machines(_set_clock, lambda node: True, "set")
-_SLOW = _on_machines(_slow, lambda node: bool(node.slow_disk), "slower")
+_CLOCK = on_machines(_set_clock, lambda node: True, "set")
+_SLOW = on_machines(_slow, lambda node: bool(node.slow_disk), "slower")
 
 KINDS: Mapping[str, Kind] = {
     "partition": Kind(_cut, _uncut, _is_cut),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from raftbed.sim.node import SimulatedNode
+from raftbed.sim.replies import Node
 
 
 class Machines:
@@ -14,7 +14,7 @@ class Machines:
         nodes: by name.
     """
 
-    def __init__(self, nodes: Mapping[str, SimulatedNode]) -> None:
+    def __init__(self, nodes: Mapping[str, Node]) -> None:
         self.nodes = nodes
         self._killed: dict[str, dict[str, None]] = {name: {} for name in nodes}
         self._unpowered: dict[str, dict[str, None]] = {name: {} for name in nodes}
@@ -31,6 +31,10 @@ class Machines:
         """The machine goes dark, as long as `owner` holds it; returns what its files lost, in bytes."""
         self._unpowered[name][owner] = None
         return self.nodes[name].fail_power()
+
+    def hold_down(self, name: str, owner: str) -> None:
+        """No restart while `owner` holds it; what ends its process is somebody else's."""
+        self._killed[name][owner] = None
 
     def pause(self, name: str, owner: str) -> None:
         """SIGSTOP, as long as `owner` holds it."""

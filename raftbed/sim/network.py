@@ -48,47 +48,49 @@ class Link:
             return
         held, self._held = self._held, []
         for action, arguments in held:
-            timeline.after(self._time(), action, *arguments)
+            timeline.after(self.time(), action, *arguments)
 
     def carry(self, timeline: Timeline, action: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """Bring a message to its end, or not, as the link's troubles have it."""
         if not self.troubled:
-            timeline.after(self._time(), action, *arguments)
+            timeline.after(self.time(), action, *arguments)
             return
         draw = self.random.random
         for owner in self.cut:
-            self._meet(owner)
+            self.meet(owner)
         for owner, share in self.loss.items():
             if draw() < share:
-                self._meet(owner)
+                self.meet(owner)
                 return
         if self.cut:
             return
         if self.clogged:
             for owner in self.clogged:
-                self._meet(owner)
+                self.meet(owner)
             self._held.append((action, arguments))
             return
         copies = 1
         for owner, share in self.duplication.items():
             if draw() < share:
-                self._meet(owner)
+                self.meet(owner)
                 copies += 1
         for _ in range(copies):
-            time = self._time()
+            time = self.time()
             for owner, (least, most) in self.delay.items():
-                self._meet(owner)
+                self.meet(owner)
                 time += least + int(draw() * (most - least))
             timeline.after(time, action, *arguments)
 
-    def _time(self) -> int:
+    def time(self) -> int:
+        """Nanoseconds that a message takes without troubles."""
         draw = self.random.random
         time = _LEAST_DELAY + int(draw() * _SPREAD)
         if draw() < _RARE:
             time += int(draw() * _RARE_SPREAD)
         return time
 
-    def _meet(self, owner: str) -> None:
+    def meet(self, owner: str) -> None:
+        """A message met what this owner does."""
         self.met[owner] = self.met.get(owner, 0) + 1
 
 

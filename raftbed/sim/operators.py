@@ -11,7 +11,7 @@ from typing import Any
 from raftbed.nodes.raft import State
 from raftbed.nodes.raft.errors import Noop
 from raftbed.nodes.raft.events import ChangeMembership, Event, TransferLeadership
-from raftbed.sim.node import SimulatedNode
+from raftbed.sim.replies import Node
 from raftbed.sim.timeline import Resume, Suspend, Task, Timeline
 
 _PATIENCE = 1_000_000_000  # nanoseconds for one answer
@@ -32,11 +32,11 @@ class Ask:
         if resume is not None:
             resume(value)
 
-    def answer(self, node: SimulatedNode, value: Any) -> None:
+    def answer(self, node: Node, value: Any) -> None:
         """See `Waiting`. Goes on a moment later: the node is in the middle of something."""
         node.timeline.after(0, self.end, value)
 
-    def reset(self, node: SimulatedNode) -> None:
+    def reset(self, node: Node) -> None:
         """See `Waiting`."""
         node.timeline.after(0, self.end, ConnectionResetError())
 
@@ -53,7 +53,7 @@ class Operators:
         transfers: of the leadership that were done.
     """
 
-    def __init__(self, timeline: Timeline, nodes: Mapping[str, SimulatedNode]) -> None:
+    def __init__(self, timeline: Timeline, nodes: Mapping[str, Node]) -> None:
         self._timeline = timeline
         self._nodes = nodes
         self._removed: dict[str, dict[str, None]] = {name: {} for name in nodes}  # node to the steps that want it out

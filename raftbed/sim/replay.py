@@ -21,7 +21,7 @@ from raftbed.analysis.checks import run_checks
 from raftbed.errors import PlanError
 from raftbed.model import INVALID, Plan, Verdict
 from raftbed.sim.recording import RecordedRun, Recording
-from raftbed.sim.simulation import Call
+from raftbed.sim.simulation import Call, rare_collections
 from raftbed.store import Results, write_private
 
 REPLAY_SCHEMA = "raftbed.replay/1"
@@ -97,7 +97,7 @@ def read_replay(path: Path) -> Replay:
 def judge(recording: Recording) -> Results:
     """The verdicts of the plan's checks, in this process and without a run directory."""
     memory = _MEMORY if os.path.isdir(_MEMORY) else None
-    with tempfile.TemporaryDirectory(prefix="raftbed-", dir=memory) as scratch:
+    with rare_collections(), tempfile.TemporaryDirectory(prefix="raftbed-", dir=memory) as scratch:
         run = RecordedRun(recording, Path(scratch))
         names = recording.plan.checks
         return run_checks(run, names, time_limit=_CHECK_SECONDS, memory_limit=_CHECK_BYTES, isolated=False)

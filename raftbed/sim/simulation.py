@@ -1,6 +1,7 @@
 """One simulated run, from start to final reads: the phases of `raftbed.run`, in virtual time.
 
-A run ends by itself: every operation, every wait and every phase has a bound in virtual time. What goes wrong in the
+A run ends by itself: every operation, every wait and every phase has a bound in virtual time. Nodes that talk without
+end would make that time long, so that there is a bound on events, too (`raftbed.sim.traffic`). What goes wrong in the
 cluster is recorded, for the checks to judge; what raises here is a defect of the simulator.
 """
 
@@ -8,32 +9,48 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
 
 from raftbed import suite
-from raftbed.clients import Tally, Worker
+from raftbed.clients import Connection, Tally, Worker
 from raftbed.model import SECOND, Op, Plan
 from raftbed.nodes.raft import Config, State, Trace
 from raftbed.nodes.raft.events import Initialize, Send
 from raftbed.sim.clients import SimulatedConnection
-from raftbed.sim.faults import Nemesis
+from raftbed.sim.faults import KINDS, Kind, Nemesis
 from raftbed.sim.message_log import MessageLog
 from raftbed.sim.network import Network
 from raftbed.sim.node import SimulatedNode
 from raftbed.sim.recording import Recording, process_record
+from raftbed.sim.replies import Node
 from raftbed.sim.timeline import Task, Timeline, all_of
+from raftbed.sim.traffic import Limits, Traffic
 from raftbed.store import StatusSample
 from raftbed.workloads.base import Request
 
 _SAMPLE_INTERVAL = 0.25  # seconds
+_SAMPLES_IN_A_SECOND = 4
 _POLL = 0.05
 _SETTLE = 5.0  # seconds that nodes have to apply the same, once everything is served again
 _LIMIT = 100_000 * SECOND
+_LIMITS = Limits()
 _RARE_COLLECTIONS = (100_000, 50, 1000)  # nearly all that is made here is kept: to look at it often is in vain
 _SEGMENT_SIZES = (64 << 20, 64 << 20, 16 << 10)  # small ones, so that logs of several segments are recovered, too
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Let the garbage collector look rarely at what a simulation makes."""
+    before = gc.get_threshold()
+    gc.set_threshold(*_RARE_COLLECTIONS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +71,26 @@ class Call:
 class _NoToken:
     """Nobody waits; implements `raftbed.sim.replies.Waiting`."""
 
-    def answer(self, node: SimulatedNode, value: Any) -> None:
+    def answer(self, node: Node, value: Any) -> None:
         """See `Waiting`."""
 
-    def reset(self, node: SimulatedNode) -> None:
+    def reset(self, node: Node) -> None:
         """See `Waiting`."""
 
 
 class Simulation:
-    """Executes one plan; implements `raftbed.sim.replies.Observer`.
+    """Executes one plan; implements `raftbed.sim.replies.Observer`. The nodes are cores without their shell.
 
     Parameters:
         plan: what to do.
         script: the operations, spelled out, instead of what the workload's generators produce.
         messages: record every message between nodes.
+        limits: what is too much: beyond, the simulation is cut off.
     """
 
-    def __init__(self, plan: Plan, *, script: Sequence[Call] | None = None, messages: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, *, script: Sequence[Call] | None = None, messages: bool = False, limits: Limits = _LIMITS
+    ) -> None:
         self.plan = plan
         self.timeline = Timeline()
         self.recording = Recording(plan, traces={n: [] for n in plan.nodes}, logs={n: [] for n in plan.nodes})
@@ -82,16 +102,14 @@ class Simulation:
         self._coverage: Counter[str] = Counter()
         self._boots: dict[str, int] = {}
         self._unsynced: dict[str, None] = {}
-        self._network = Network(self.timeline, plan.nodes, plan.seed)
-        config = Config.from_mapping(f"raftbed {plan.test} {plan.seed}", dict(plan.node_options))
+        self._sampled = True
+        self._cores: dict[str, SimulatedNode] = {}
+        self._connections: list[SimulatedConnection] = []
+        cluster = f"raftbed {plan.test} {plan.seed}"
+        self._traffic = Traffic(plan.nodes, Config.from_mapping(cluster, dict(plan.node_options)), limits)
+        self._network = self._make_network()
         self._random = Random(f"{plan.seed}:simulation")
-        size = self._random.choice(_SEGMENT_SIZES)
-        self.nodes: dict[str, SimulatedNode] = {}
-        for name in plan.nodes:
-            self.nodes[name] = SimulatedNode(
-                name, self.nodes, config, self.timeline, self._network,
-                seed=plan.seed, segment_size=size, observer=self,
-            )  # fmt: skip
+        self.nodes = self._make_nodes(cluster, self._random.choice(_SEGMENT_SIZES))
         self.nemesis = Nemesis(
             self.timeline,
             self.nodes,
@@ -99,25 +117,58 @@ class Simulation:
             seed=plan.seed,
             record_event=self.recording.faults.append,
             record_op=self.recording.ops.append,
+            kinds=self._kinds,
         )
         self._workers = self._make_workers()
 
+    # -- what is simulated ----------------------------------------------------------------------------------------
+
+    _kinds: Mapping[str, Kind] = KINDS
+    _limit = _LIMIT
+
+    def _make_network(self) -> Network:
+        return Network(self.timeline, self.plan.nodes, self.plan.seed)
+
+    def _make_nodes(self, cluster: str, segment_size: int) -> Mapping[str, Node]:
+        config = Config.from_mapping(cluster, dict(self.plan.node_options))
+        for name in self.plan.nodes:
+            self._cores[name] = SimulatedNode(
+                name, self._cores, config, self.timeline, self._network,
+                seed=self.plan.seed, segment_size=segment_size, observer=self,
+            )  # fmt: skip
+        return self._cores
+
+    def _connection(self, number: int) -> Connection:
+        random = Random(f"{self.plan.seed}:client-network:{number}")
+        self._connections.append(SimulatedConnection(self.timeline, self._cores, random))
+        return self._connections[-1]
+
+    async def _stop(self) -> None:
+        """Nodes without a shell are just left alone."""
+
+    def _no_end(self) -> Exception:
+        return AssertionError("the simulation has no end")
+
+    def _too_many_events(self) -> bool:
+        return self.timeline.executed >= self._traffic.events
+
+    # -- running --------------------------------------------------------------------------------------------------
+
     def run(self) -> Recording:
         """Go through all phases."""
-        before = gc.get_threshold()
-        gc.set_threshold(*_RARE_COLLECTIONS)
-        try:
+        with rare_collections():
             main = Task(self._phases())
-            Task(self._sample(main_is_over=lambda: main.done))
-            ended = self.timeline.run(lambda: main.done, limit=_LIMIT)
-        finally:
-            gc.set_threshold(*before)
-        assert ended, "the simulation has no end"
+            Task(self._sample())
+            ended = self.timeline.run(lambda: main.done or self._too_many_events(), limit=self._limit)
+        if not ended:
+            raise self._no_end()
         recording = self.recording
+        if not main.done:
+            self._cut_off()
         for name in self._boots:
             recording.traces[name].append((self.timeline.now, "end", {}))
         recording.duration = self.timeline.now
-        recording.state = "ended"
+        recording.state = "ended" if main.done else "interrupted"
         recording.counts = {
             "events": self.timeline.executed,
             "messages": self._network.carried,
@@ -163,7 +214,10 @@ class Simulation:
         self._enter("settle")
         await self._settled()
         self._sample_all()
-        self._enter("ended")
+        self._sampled = False
+        await self._stop()
+        self._look_at_traffic()
+        self._enter("ended", busiest=asdict(self._traffic.busiest))
 
     def _initialize(self) -> None:
         first = self.nodes[self.plan.nodes[0]]
@@ -221,12 +275,11 @@ class Simulation:
         plan = self.plan
         workers = []
         for number in range(plan.concurrency):
-            random = Random(f"{plan.seed}:client-network:{number}")
             workers.append(
                 Worker(
                     number,
                     plan,
-                    SimulatedConnection(self.timeline, self.nodes, random),
+                    self._connection(number),
                     clock=lambda: self.timeline.now,
                     record=self.recording.ops.append,
                     tally=self._tally,
@@ -237,10 +290,24 @@ class Simulation:
 
     # -- side by side with the clients ----------------------------------------------------------------------------
 
-    async def _sample(self, main_is_over: Any) -> None:
-        while not main_is_over():
-            self._sample_all()
-            await self.timeline.sleep(_SAMPLE_INTERVAL)
+    async def _sample(self) -> None:
+        while self._sampled:
+            for _ in range(_SAMPLES_IN_A_SECOND):
+                self._sample_all()
+                await self.timeline.sleep(_SAMPLE_INTERVAL)
+            self._look_at_traffic()
+
+    def _look_at_traffic(self) -> None:
+        """A second is over: was more sent than there was reason to?"""
+        for busy in self._traffic.second_over(sum(connection.attempts for connection in self._connections)):
+            what = f"{busy.node} sent {busy.sent} messages within a second, when it had reason for {busy.reasons}."
+            self.recording.event(self.timeline.now, "warning", what, storm=asdict(busy))
+
+    def _cut_off(self) -> None:
+        """The simulation takes too many events: what it shows up to here is all that there will be."""
+        self._look_at_traffic()
+        what = f"The simulation was cut off after {self.timeline.executed} events: many times more than it should take."
+        self.recording.event(self.timeline.now, "warning", what, cut_off=True)
 
     def _sample_all(self) -> None:
         for name, node in self.nodes.items():
@@ -255,7 +322,7 @@ class Simulation:
 
     # -- Observer -------------------------------------------------------------------------------------------------
 
-    def traced(self, node: SimulatedNode, traces: Sequence[Trace]) -> None:
+    def traced(self, node: Node, traces: Sequence[Trace]) -> None:
         """See `Observer`."""
         now, name = self.timeline.now, node.name
         kept = self.recording.traces[name]
@@ -266,11 +333,12 @@ class Simulation:
             kept.append((now, "process", process_record(node.boot)))
         for trace in traces:
             kept.append((now, trace.event, trace.fields))
-            self._count(trace)
+            self._count(name, trace)
         self.nemesis.looks(node, traces)
 
     def sent(self, node: SimulatedNode, message: Send) -> None:
         """See `Observer`."""
+        self._traffic.sent(node.name, message)
         if self._log_of_messages is not None:
             self._log_of_messages.sent(self.timeline.now, node.name, message)
 
@@ -284,16 +352,16 @@ class Simulation:
         if self._log_of_messages is not None:
             self._log_of_messages.arrived(self.timeline.now, node.name, message)
 
-    def unsynced(self, node: SimulatedNode, count: int) -> None:
+    def unsynced(self, node: Node, count: int) -> None:
         """See `Observer`."""
         if node.name not in self._unsynced:
             self._unsynced[node.name] = None
             what = f"{node.name} went on as if its write were durable, with {count} bytes not synced."
             self.recording.event(self.timeline.now, "error", what, unsynced=count, by=node.name)
 
-    def ended(self, node: SimulatedNode, reason: str) -> None:
+    def ended(self, node: Node, reason: str) -> None:
         """See `Observer`."""
-        excused = self.nemesis.machines.is_excused(node.name)
+        excused = self._is_excused(node)
         self._log(node, f"{'stops' if excused else 'CRITICAL: stops'}: {reason}")
         if not excused:
             detail: Mapping[str, Any] = {"node": node.name, "reason": reason, "log": reason}
@@ -301,8 +369,10 @@ class Simulation:
 
     # -- helpers --------------------------------------------------------------------------------------------------
 
-    def _count(self, trace: Trace) -> None:
-        if trace.event == "role":
+    def _count(self, name: str, trace: Trace) -> None:
+        if trace.event == "append":
+            self._traffic.appended(name, trace.fields)
+        elif trace.event == "role":
             if trace.fields["role"] == "leader":
                 self._coverage["leaderships"] += 1
             elif trace.fields["role"] == "candidate":
@@ -314,17 +384,20 @@ class Simulation:
         elif trace.event == "boot":
             self._coverage["boots"] += 1
 
-    def _start(self, node: SimulatedNode) -> None:
+    def _is_excused(self, node: Node) -> bool:
+        return self.nemesis.machines.is_excused(node.name)
+
+    def _start(self, node: Node) -> None:
         node.start()
 
-    def _log(self, node: SimulatedNode, text: str) -> None:
+    def _log(self, node: Node, text: str) -> None:
         self.recording.logs[node.name].append(f"{self.timeline.now / SECOND:.6f} {node.name} boot {node.boot}: {text}")
 
     def _problem(self, text: str) -> None:
         self.recording.event(self.timeline.now, "error", text)
 
-    def _enter(self, phase: str) -> None:
-        self.recording.event(self.timeline.now, "phase", phase)
+    def _enter(self, phase: str, **detail: Any) -> None:
+        self.recording.event(self.timeline.now, "phase", phase, **detail)
 
 
 def operations(ops: Sequence[Op]) -> int:

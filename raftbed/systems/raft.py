@@ -80,13 +80,17 @@ class RaftSystem:
     Parameters:
         pool: hosts that are up.
         plan: what to run.
+        cluster: the cluster's name; by default it is made of the plan's test and seed.
+        trace: have the nodes write traces, which grow as long as they run.
     """
 
-    def __init__(self, pool: HostPool, plan: Plan) -> None:
+    def __init__(self, pool: HostPool, plan: Plan, *, cluster: str = "", trace: bool = True) -> None:
         self._pool = pool
         self._plan = plan
-        self._installed: Mapping[str, Installation] = {}
-        self._peers = {name: f"{host.address}:{PORT}" for name, host in pool.hosts.items()}
+        self.cluster = cluster or f"raftbed {plan.test} {plan.seed}"
+        self._trace = trace
+        self.installed: Mapping[str, Installation] = {}
+        self.peers: Mapping[str, str] = {name: f"{host.address}:{PORT}" for name, host in pool.hosts.items()}
         self._endpoints: Mapping[str, Endpoint] = {}
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._lost: set[str] = set()  # nodes whose hosts did not answer when they were last asked
@@ -107,11 +111,11 @@ class RaftSystem:
 
     # -- life -----------------------------------------------------------------------------------------------------
 
-    async def install(self) -> None:
-        """See `System`."""
+    async def install(self, *, keep_data: bool = False) -> None:
+        """See `System`. With `keep_data`, nodes that run go on, and what they have written stays."""
         await self._open_sessions()
-        self._installed = await deploy_all(self._pool.hosts.values(), with_bug=self._plan.bug)
-        await in_parallel(self._configure(node) for node in self.nodes)
+        self.installed = await deploy_all(self._pool.hosts.values(), with_bug=self._plan.bug)
+        await in_parallel(self._configure(node, keep_data=keep_data) for node in self.nodes)
 
     async def _open_sessions(self) -> None:
         """Find out how each node is reached: most through one session for all, those in a tunnel each by its own."""
@@ -132,18 +136,19 @@ class RaftSystem:
     def _url(self, node: str, path: str) -> str:
         return f"http://{self._endpoints[node].address}{path}"
 
-    async def _configure(self, node: str) -> None:
+    async def _configure(self, node: str, *, keep_data: bool) -> None:
         host, run = self.host(node), f"{self.host(node).home}/run"
-        await self._end_leftover(node)
-        await host.run(["rm", "-rf", "--", run])
+        if not keep_data:
+            await self._end_leftover(node)
+            await host.run(["rm", "-rf", "--", run])
         await host.run(["mkdir", "-p", "-m", "0700", "--", run])
         settings = {
             "id": node,
-            "cluster": f"raftbed {self._plan.test} {self._plan.seed}",
+            "cluster": self.cluster,
             "listen": f"{self._endpoints[node].listen}:{PORT}",
-            "peers": self._peers,
+            "peers": self.peers,
             "data": f"{run}/data",
-            "trace": f"{run}/trace.jsonl",
+            "trace": f"{run}/trace.jsonl" if self._trace else None,
             "pid_file": f"{run}/node.pid",
             "raft": dict(self._plan.node_options),
             "bug": self._plan.bug,
@@ -172,20 +177,23 @@ class RaftSystem:
 
     async def start_node(self, node: str) -> Mapping[str, Any]:
         """Start a node's process on whatever data it has."""
-        installed = self._installed[node]
+        evidence = await start_detached(
+            self.host(node),
+            self.command(node),
+            environment=self.installed[node].environment,
+            directory=f"{self.host(node).home}/run",
+            log=self.path(node, "node.log"),
+        )
+        return {"pid": evidence.pid}
+
+    def command(self, node: str) -> list[str]:
+        """What starts a node that is installed, word by word."""
         module = "raftbed.nodes"
         if self._plan.bug is not None:
             from raftbed import bugs
 
             module = bugs.load(self._plan.bug).module
-        evidence = await start_detached(
-            self.host(node),
-            installed.command(module, "--config", self.path(node, "node.json")),
-            environment=installed.environment,
-            directory=f"{self.host(node).home}/run",
-            log=self.path(node, "node.log"),
-        )
-        return {"pid": evidence.pid}
+        return self.installed[node].command(module, "--config", self.path(node, "node.json"))
 
     async def _answers(self, node: str, pid: int) -> None:
         deadline = asyncio.get_running_loop().time() + _START_TIMEOUT

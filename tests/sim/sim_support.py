@@ -15,7 +15,7 @@ from raftbed.store import Results
 
 def plan_of(test: str = "chaos-test", *, seed: int = 1, **settings: Any) -> Plan:
     """A plan for the simulator."""
-    return make_plan(PlanSettings(test=test, hosts="simulated", **settings), seed=seed)
+    return make_plan(PlanSettings(**{"test": test, "hosts": "simulated", **settings}), seed=seed)
 
 
 def step(kind: str, shape: str, at: float, until: float, *, nodes: int = 5, number: int = 1) -> FaultStep:

@@ -157,4 +157,4 @@ def test_the_plan_of_a_simulated_run_is_repeated_by_its_command(cli):
     assert manifest["machine"]["simulated"] is True
     assert manifest["machine"]["trace_hash"] == first["trace_hash"]
     assert manifest["command"].startswith("raftbed simulate chaos-test --seed 3")
-    assert plan_of("chaos-test", seed=3).checks[-2:] == ("liveness", "synced-before-sent")
+    assert plan_of("chaos-test", seed=3).checks[-3:] == ("liveness", "message-storm", "synced-before-sent")

@@ -1,4 +1,7 @@
-"""The node's HTTP, byte for byte: every answer that is not a success, and the manners of HTTP/1.1 and 1.0."""
+"""The node's HTTP, byte for byte: every answer that is not a success, and the manners of HTTP/1.1 and 1.0.
+
+Everything is asked twice: with the short way for reads and writes (nodes/http_shortcut.py), and without.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,24 @@ from typing import Any
 
 import pytest
 
+from raftbed.nodes import http_shortcut
 from raftbed.nodes.peers import PeerNetwork
 from raftbed.nodes.raft import Config, Raft, VoteRequest
 from raftbed.nodes.server import Server
+from raftbed.nodes.service import Query, Service
 from raftbed.nodes.state_machine import KeyValueStateMachine
 from raftbed.nodes.storage import MemoryStore, NodeStorage
 from raftbed.nodes.wire import encode
+
+
+@pytest.fixture(autouse=True, params=["short way", "aiohttp's way"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How reads and writes go through aiohttp."""
+    if request.param != "short way":
+        monkeypatch.setattr(http_shortcut, "is_usable", lambda: False)
+    elif not http_shortcut.is_usable():
+        pytest.skip("the short way was not tried with the aiohttp that is installed")
+    return str(request.param)
 
 
 class Client:
@@ -41,6 +56,49 @@ class Client:
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         status, _, answer = await self.ask("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
         return status, json.loads(answer)
+
+
+class Gate(NodeStorage):
+    """A storage whose writes wait while `free` is not set; `reached` tells that one has come."""
+
+    def __init__(self, machine: KeyValueStateMachine) -> None:
+        super().__init__(MemoryStore(), machine)
+        self.free, self.reached = threading.Event(), threading.Event()
+        self.free.set()
+
+    def persist(self, *arguments: Any, **options: Any) -> None:
+        self.reached.set()
+        assert self.free.wait(30)
+        super().persist(*arguments, **options)
+
+    def close_gate(self) -> None:
+        """Let no more writes through."""
+        self.free.clear()
+        self.reached.clear()
+
+    async def has_write(self) -> None:
+        """Wait until a write has come."""
+        assert await asyncio.to_thread(self.reached.wait, 30)
+
+
+@asynccontextmanager
+async def gated_node() -> AsyncIterator[tuple[Client, Gate, Server, Raft]]:
+    """A node alone that leads, with a gate before its disk, and a connection to it."""
+    machine = KeyValueStateMachine()
+    gate = Gate(machine)
+    raft = Raft("n1", Config("test"), PeerNetwork("test", {}, timeout=1), gate)
+    server = Server(raft, machine, cluster="test", peers={"n1": "127.0.0.1:1"})
+    port = await server.listen("127.0.0.1", 0)
+    await raft.initialize({"n1"})
+    await raft.metrics().wait_for(lambda metrics: metrics.last_applied > 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Client(reader, writer), gate, server, raft
+    finally:
+        gate.free.set()
+        writer.close()
+        await raft.shutdown()
+        await server.close()
 
 
 @asynccontextmanager
@@ -165,11 +223,86 @@ async def test_requests_that_come_together_are_answered_in_order() -> None:
         assert [json.loads(body)["key"] for _, _, body in answers] == ["a", "b", "c"]
 
 
+PUT = b'POST /kv/k/put HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{"value": 1}'
+GET = b"GET /kv/k HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_an_answer_has_the_same_bytes_on_either_way() -> None:
+    async with node() as (client, _):
+        for request in (PUT, GET):
+            client.writer.write(request)
+            answer = await client.reader.readuntil(b"}")
+            assert answer == (
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 52\r\n\r\n"
+                b'{"key":"k","value":1,"index":2,"term":1,"node":"n1"}'
+            )
+
+
+async def test_reads_and_writes_go_the_short_way_where_it_is_usable(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, begin = [], Service.begin
+
+    def counted(self: Service, query: Query, *arguments: Any) -> None:
+        begun.append((query.method, query.path))
+        begin(self, query, *arguments)
+
+    monkeypatch.setattr(Service, "begin", counted)
+    async with node() as (client, _):
+        await client.json("GET", "/status")  # a connection's first request may find its task not begun
+        await client.ask(PUT)
+        await client.ask(GET)
+        await client.ask(GET.replace(b"1.1", b"1.0"))
+    assert begun == ([("POST", "/kv/k/put"), ("GET", "/kv/k")] if way == "short way" else [])
+
+
+async def test_requests_that_come_while_one_is_under_way_are_answered_after_it() -> None:
+    async with gated_node() as (client, gate, _, _):
+        await client.ask(GET)
+        gate.close_gate()
+        client.writer.write(PUT)
+        await gate.has_write()
+        client.writer.write(GET + b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n" + GET)
+        await client.writer.drain()
+        gate.free.set()
+        answers = [json.loads((await client.ask(b""))[2]) for _ in range(4)]
+        assert [answer.get("key", answer.get("state")) for answer in answers] == ["k", "k", "leader", "k"]
+        assert (await client.ask(GET))[0] == 200, "the connection goes on"
+
+
+async def test_a_client_that_leaves_has_written_all_the_same() -> None:
+    async with gated_node() as (client, gate, _, raft):
+        await client.ask(GET)
+        gate.close_gate()
+        client.writer.write(PUT)
+        await gate.has_write()
+        client.writer.transport.abort()
+        gate.free.set()
+        assert (await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 2)).last_applied == 2
+
+
+async def test_a_request_under_way_is_answered_before_the_server_is_closed() -> None:
+    async with gated_node() as (client, gate, server, _):
+        await client.ask(GET)
+        gate.close_gate()
+        client.writer.write(PUT)
+        await gate.has_write()
+        closing = asyncio.ensure_future(server.close())
+        await asyncio.wait([closing], timeout=0.01)  # it has begun
+        gate.free.set()
+        assert (await client.ask(b""))[0] == 200
+        await asyncio.wait_for(closing, 10)
+        assert await client.reader.read() == b"", "and then the connection is closed"
+
+
 async def test_connections_are_closed_or_kept_as_the_client_asks() -> None:
     async with node() as (client, _):
         _, headers, _ = await client.ask("GET /status HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
         assert headers["connection"] == "keep-alive"
         _, headers, _ = await client.ask("GET http://x/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert headers["connection"] == "close"
+        assert await client.reader.read() == b""
+    async with node() as (client, _):
+        await client.ask(GET)
+        _, headers, _ = await client.ask(GET.replace(b"Host: x", b"Host: x\r\nConnection: close"))
         assert headers["connection"] == "close"
         assert await client.reader.read() == b""
 

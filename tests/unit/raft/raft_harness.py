@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -183,7 +183,7 @@ class Node:
             kept = self.cluster.random.choice(["nothing", "beginning", "all"])
             if kept == "beginning":
                 part = self.cluster.random.randint(0, len(self.writing.entries))
-                self.disk.write(replace(self.writing, entries=self.writing.entries[:part]))
+                self.disk.write(msgspec.structs.replace(self.writing, entries=self.writing.entries[:part]))
             elif kept == "nothing" and self.writing.install is not None and self.cluster.random.random() < 0.5:
                 self.disk.write(Persist(None, None, (), install=self.writing.install))
             elif kept == "all":
@@ -409,7 +409,7 @@ class Cluster:
         assert disk.snapshot is not None
         data = disk.data[request.offset : request.offset + size] if disk.snapshot.id == request.snapshot.id else b""
         done = request.offset + len(data) == request.snapshot.size
-        object.__setattr__(message, "request", msgspec.structs.replace(request, data=data, done=done))
+        msgspec.structs.force_setattr(message, "request", msgspec.structs.replace(request, data=data, done=done))
         return message
 
     def passes(self, sender: str, receiver: str) -> bool:
