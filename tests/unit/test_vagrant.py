@@ -9,6 +9,7 @@ import pytest
 
 from raftbed.errors import HostError
 from raftbed.hosts import vagrant
+from raftbed.hosts.inventory_file import clean_command
 from raftbed.hosts.vagrant import VagrantPool, find_vagrantfile, peer_addresses, read_interfaces, read_states
 
 VIRTUALBOX = """address eth0 10.0.2.15/24
@@ -78,6 +79,11 @@ def test_the_vagrantfile_is_found_upwards_or_where_the_user_says(tmp_path, monke
         find_vagrantfile()
     monkeypatch.setenv("VAGRANT_CWD", str(tmp_path / "clone"))
     assert find_vagrantfile() == tmp_path / "clone"
+
+
+def test_what_a_run_left_on_machines_ends_with_their_reboot():
+    assert clean_command("vagrant") == "vagrant reload"
+    assert clean_command("docker") == "raftbed clean"
 
 
 # -- a pool with a Vagrant that is a shell script -------------------------------------------------------------------
