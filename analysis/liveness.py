@@ -21,7 +21,9 @@ CHECKER = "liveness"
 def check(run: RunDirectory) -> Verdict:
     """Judge a run directory."""
     plan = run.plan()
-    return judge(spans_of(run), run.status(), run.events(), nodes=plan.nodes, bound=plan.recovery_timeout)
+    gone = {node for event in run.faults() for node in event.detail.get("removed_for_good", ())}
+    members = [node for node in plan.nodes if node not in gone]
+    return judge(spans_of(run), run.status(), run.events(), nodes=members, bound=plan.recovery_timeout)
 
 
 def judge(
@@ -38,7 +40,7 @@ def judge(
         operations: of the clients.
         status: samples of the nodes' status; the last one of each node is taken after the final reads.
         events: of the run; its phases tell when faults had ended.
-        nodes: all of them.
+        nodes: all of them that are, in the end, members of the cluster.
         bound: seconds within which there must be a leader that all follow.
     """
     phases = {event.message: event.time for event in events if event.kind == "phase"}

@@ -12,7 +12,7 @@ from raftbed.cli_options import JSON, STORE
 from raftbed.console import Console
 from raftbed.errors import EXIT_COULD_NOT_RUN, EXIT_INVALID, EXIT_VALID, UsageError
 
-_SIMULATED_ONLY = ("budget", "jobs", "clients")
+_SIMULATED_ONLY = ("budget", "jobs", "clients", "shrink")
 _LIVE_SEEDS = 3
 _LIVE_TIME_LIMIT = 20.0
 
@@ -30,6 +30,9 @@ _LIVE_TIME_LIMIT = 20.0
 )
 @click.option("--jobs", type=click.IntRange(1, 256), metavar="N", help="Runs side by side.  [default: cores]")
 @click.option("--clients", is_flag=True, help="Go on within the budget until clients see the bug, too.")
+@click.option(
+    "--shrink", type=click.FloatRange(1), metavar="SECONDS", help="Of a processor to make each violation small."
+)
 @STORE
 @JSON
 def bugs_command(names: tuple[str, ...], live: bool, store: Path, as_json: bool, **options: Any) -> int:
@@ -72,6 +75,7 @@ def _simulated(names: Sequence[str], store: Path, options: Mapping[str, Any], co
         budget=options["budget"] or 60.0,
         jobs=options["jobs"] or len(os.sched_getaffinity(0)),
         clients=options["clients"],
+        shrink=options["shrink"] or 0.0,
     )
 
     def progress(hunt: hunting.Hunt) -> None:

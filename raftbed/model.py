@@ -71,6 +71,7 @@ class FaultStep:
         order: the nodes in the order in which the shape takes them (a seeded permutation). Shapes that aim at
             the leader put whoever leads then first, which is found out at that moment.
         why: the situation that this step is there to create, in a few words.
+        options: how strong it is, by name, where the simulator would draw that otherwise (docs/simulation.md).
     """
 
     id: str
@@ -80,6 +81,7 @@ class FaultStep:
     until: float
     order: tuple[str, ...]
     why: str = ""
+    options: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

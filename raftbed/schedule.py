@@ -7,7 +7,7 @@ in turn, each from a shuffled deck of its own, so that a long run sees all of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -38,6 +38,16 @@ SIMULATED_SHAPES = {
     **dict.fromkeys(("reset", "hang-up", "slow-clients", "terminate"), tuple(KILL_SHAPES)),
 }
 """Kinds of fault that only the simulator has, the last ones with whole nodes only, and their shapes."""
+STRENGTHS: Mapping[str, Sequence[str]] = {
+    "loss": ("share",),
+    "duplicate": ("share",),
+    "delay": ("least_ms", "most_ms", "share"),
+    "slow-disk": ("factor",),
+    "clock": ("ppm",),
+    "membership": ("for_good",),
+    "moment": ("chance", "within_ms", "strikes", "lasting_ms"),
+}
+"""What a step may say of how strong its fault is (`FaultStep.options`); the simulator draws what it does not say."""
 _CALM_START = 1.0
 _CALM_END = 2.0
 _GAP = (1.5, 2.0)
@@ -242,6 +252,12 @@ def validate_schedule(steps: Sequence[FaultStep], *, nodes: Sequence[str], time_
         if step.shape not in shapes[step.kind]:
             known = _some(shapes[step.kind])
             raise PlanError(f"{where}.shape: {step.kind} has no shape {step.shape!r}.", remedy=f"It has: {known}.")
+        for name in step.options:
+            if name not in (known_options := STRENGTHS.get(step.kind, ())):
+                raise PlanError(
+                    f"{where}.options: {step.kind} has no {name!r}.",
+                    remedy=f"It has: {_some(known_options) or 'none'}.",
+                )
         if not 0 <= step.at < step.until <= time_limit:
             raise PlanError(
                 f"{where}: at {step.at:g} until {step.until:g} does not fit the run.",

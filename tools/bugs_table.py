@@ -64,9 +64,15 @@ def simulated(hunts: Iterable[Mapping[str, Any]]) -> str:
                 str(hunt["operations"]),
                 f"{by_clients} ({seconds:.1f} s)" if by_clients else f"no, in {seconds:.0f} s",
                 ", ".join(by) or "-",
+                _size(hunt.get("shrunk")),
             )
         )
-    return table(("bug", "found", "seeds", "CPU seconds", "operations", "seen by clients", "by"), rows)
+    head = ("bug", "found", "seeds", "CPU seconds", "operations", "seen by clients", "by", "shrunk to")
+    return table(head, rows)
+
+
+def _size(shrunk: Mapping[str, int] | None) -> str:
+    return f"{shrunk['faults']} / {shrunk['operations']} / {shrunk['nodes']}" if shrunk else "-"
 
 
 def replaced(text: str, name: str, content: str) -> str:

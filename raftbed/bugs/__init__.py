@@ -17,12 +17,49 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Beat:
+    """One fault of a story.
+
+    Attributes:
+        kind: of the fault.
+        shape: of it.
+        begin: seconds from the story's beginning, from (least, most) of which it is drawn.
+        lasts: seconds, likewise.
+        options: how strong it is, by name (docs/simulation.md).
+        backwards: the shape takes the nodes in the reverse order; the leader, where it aims at it, first all the same.
+    """
+
+    kind: str
+    shape: str
+    begin: tuple[float, float]
+    lasts: tuple[float, float]
+    options: Mapping[str, float] = field(default_factory=dict)
+    backwards: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Faults that together bring about what a bug needs, told again and again with other nodes and other moments.
+
+    Attributes:
+        beats: the faults.
+        every: seconds from one beginning to the next; 0: it is told once.
+        begin: seconds after the clients start.
+    """
+
+    beats: tuple[Beat, ...]
+    every: float = 0.0
+    begin: float = 0.4
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """What exposes a bug in simulation.
 
     Attributes:
         test: the named test.
         faults: kinds of fault, instead of the test's own; () for those.
+        story: the schedule, instead of one that is dealt from kinds of fault.
         node_options: configuration, besides the bug's own.
         nodes: the size of cluster; None: as the bug has it.
         settings: other settings of the plan, by name.
@@ -30,6 +67,7 @@ class Scenario:
 
     test: str = "chaos-test"
     faults: tuple[str, ...] = ()
+    story: Story | None = None
     node_options: Mapping[str, Any] = field(default_factory=dict)
     nodes: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from weakref import WeakKeyDictionary
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.events import Ready, Respond
 from raftbed.nodes.raft.messages import AppendEntriesResponse
@@ -42,6 +42,20 @@ BUG = Bug(
     seen_in="tikv #994",
     test="crash-test",
     faults="power loss, or a kill, of a follower in that moment, and the loss of the leader",
+    simulation=Scenario(
+        # One follower is away, the other's disk is slow: what it has acknowledged is on the leader only.
+        story=Story(
+            (
+                Beat("kill", "followers-minority", (0.0, 0.1), (1.0, 1.1), backwards=True),
+                Beat("slow-disk", "followers-minority", (0.1, 0.2), (0.8, 0.9), {"factor": 80}),
+                Beat("power", "leader", (0.9, 0.9), (1.2, 1.2)),
+                Beat("power", "followers-minority", (0.9, 0.9), (0.1, 0.1)),
+            ),
+            every=2.6,
+        ),
+        nodes=3,
+        settings={"time_limit": 6.0},
+    ),
     plant=plant,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes import problems
 from raftbed.nodes.problems import Problem
 
@@ -26,6 +26,11 @@ BUG = Bug(
     seen_in="summitdb #5",
     test="partition-test",
     faults="a leader that still reaches its followers, but does not hear them",
+    simulation=Scenario(
+        story=Story((Beat("partition", "leader-deaf", (0.0, 0.2), (0.5, 1.0)),), every=1.8),
+        nodes=3,
+        settings={"time_limit": 4.0},
+    ),
     plant=plant,
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Container
 
-from raftbed.bugs import Bug, Scenario, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.raft import election, reads, replication
 from raftbed.nodes.raft.messages import MembershipConfig, NodeId
 from raftbed.nodes.raft.quorum import is_quorum as is_quorum_rightly
@@ -37,7 +37,18 @@ BUG = Bug(
     seen_in="openraft 6c0ccaf3",
     test="partition-test",
     faults="a change of membership during which old and new voters are apart",
-    simulation=Scenario(faults=("membership", "partition", "kill", "pause", "delay")),
+    simulation=Scenario(
+        # The leader and one more have the new configuration, the others the joint one: both sides find their majority.
+        story=Story(
+            (
+                Beat("delay", "all", (0.0, 0.0), (2.0, 2.0), {"most_ms": 60}),
+                Beat("membership", "followers-minority", (0.3, 0.3), (2.0, 2.0)),
+                Beat("partition", "leader-minority", (0.32, 0.6), (1.2, 1.2)),
+            ),
+            every=3.0,
+        ),
+        settings={"time_limit": 7.0},
+    ),
     plant=plant,
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from weakref import WeakKeyDictionary
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.events import Ready, Token
 from raftbed.nodes.raft.messages import NodeId
@@ -46,6 +46,12 @@ BUG = Bug(
     test="crash-test",
     faults="a kill, or power loss, of a leader that is alone",
     nodes=1,
+    simulation=Scenario(
+        story=Story(
+            (Beat("moment", "power-at-append", (0.0, 0.2), (0.2, 0.2), {"chance": 1.0, "lasting_ms": 50}),), every=0.5
+        ),
+        settings={"time_limit": 4.0, "rate": 200.0, "keys": 2},
+    ),
     plant=plant,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, Scenario, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.raft.config import MILLISECOND
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.quorum import quorum_value
@@ -33,9 +33,22 @@ BUG = Bug(
     faults="a leader whose clock is slow, and that is cut off while the others elect another",
     node_options={"read_mode": "lease"},
     simulation=Scenario(
-        faults=("clock", "partition"),
-        node_options={"election_timeout_min": 1000, "election_timeout_max": 1100, "heartbeat_interval": 100},
-        settings={"rate": 400.0, "keys": 2},
+        story=Story(
+            (
+                Beat("clock", "leader", (0.0, 0.0), (1.6, 1.6), {"ppm": -200_000}),
+                Beat("clock", "followers-majority", (0.0, 0.0), (1.6, 1.6), {"ppm": 200_000}),
+                Beat("partition", "leader-alone", (0.3, 0.5), (1.0, 1.0)),
+            ),
+            every=2.2,
+        ),
+        node_options={
+            "lease_drift_percent": 50,
+            "election_timeout_min": 500,
+            "election_timeout_max": 550,
+            "heartbeat_interval": 50,
+        },
+        nodes=3,
+        settings={"time_limit": 5.5, "rate": 300.0, "keys": 2, "concurrency": 60},
     ),
     plant=plant,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.messages import VoteRequest
 
@@ -27,6 +27,17 @@ BUG = Bug(
     test="partition-test",
     faults="followers that fell behind come back just as the leader is lost",
     node_options={"pre_vote": False},  # akka-raft had none: who comes back with a higher term deposes the leader
+    simulation=Scenario(
+        story=Story(
+            (
+                Beat("partition", "followers-minority", (0.0, 0.1), (1.0, 1.0)),
+                Beat("partition", "leader-alone", (0.9, 1.0), (1.0, 1.0)),
+            ),
+            every=2.5,
+        ),
+        nodes=3,
+        settings={"time_limit": 6.0},
+    ),
     plant=plant,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, Scenario, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.events import Send
 from raftbed.nodes.raft.messages import VoteResponse
@@ -28,7 +28,19 @@ BUG = Bug(
     seen_in="xraft #33",
     test="partition-test",
     faults="answers that are delayed into the next election",
-    simulation=Scenario(faults=("duplicate", "delay", "partition", "kill"), node_options={"pre_vote": False}),
+    simulation=Scenario(
+        story=Story(
+            (
+                Beat("delay", "all", (0.0, 0.0), (1.5, 1.5), {"least_ms": 150, "most_ms": 350, "share": 0.3}),
+                Beat("duplicate", "all", (0.0, 0.0), (1.5, 1.5), {"share": 0.7}),
+                Beat("kill", "leader", (0.1, 0.2), (1.0, 1.4)),
+                Beat("partition", "one-way", (0.2, 0.6), (0.4, 0.8)),
+            ),
+            every=2.2,
+        ),
+        node_options={"pre_vote": False},
+        settings={"time_limit": 7.0},
+    ),
     plant=plant,
 )
 

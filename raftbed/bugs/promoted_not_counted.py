@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from weakref import WeakKeyDictionary
 
-from raftbed.bugs import Bug, Scenario, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.messages import MembershipConfig, NodeId
 from raftbed.nodes.raft.quorum import majority
@@ -45,7 +45,16 @@ BUG = Bug(
     seen_in="async-raft #132",
     test="partition-test",
     faults="nodes that join, and then elect a leader without those that counted",
-    simulation=Scenario(faults=("membership", "partition", "kill", "pause", "delay")),
+    simulation=Scenario(
+        story=Story(
+            (
+                Beat("membership", "followers-minority", (0.0, 0.0), (0.5, 0.5)),
+                Beat("partition", "leader-minority", (0.9, 1.1), (1.0, 1.0)),
+            ),
+            every=2.6,
+        ),
+        settings={"time_limit": 6.0},
+    ),
     plant=plant,
 )
 

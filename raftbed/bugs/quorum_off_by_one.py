@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.raft import quorum
 
 
@@ -26,6 +26,9 @@ BUG = Bug(
     test="partition-test",
     faults="a partition into halves",
     nodes=4,
+    simulation=Scenario(
+        story=Story((Beat("partition", "halves", (0.0, 0.2), (0.8, 1.2)),), every=1.8), settings={"time_limit": 4.5}
+    ),
     plant=plant,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, Scenario, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.raft.core import Core
 
 
@@ -26,7 +26,16 @@ BUG = Bug(
     test="partition-test",
     faults="servers that were removed, and have not heard of it",
     node_options={"pre_vote": False},
-    simulation=Scenario(faults=("membership", "partition", "pause")),
+    simulation=Scenario(
+        # A server is removed while it is cut off: it cannot hear of that, and stands for election ever after.
+        story=Story(
+            (
+                Beat("partition", "one", (0.0, 0.0), (0.6, 1.0)),
+                Beat("membership", "one", (0.1, 0.1), (0.3, 0.3), {"for_good": 1}),
+            )
+        ),
+        settings={"time_limit": 3.0, "recovery_timeout": 5.0},
+    ),
     plant=plant,
 )
 

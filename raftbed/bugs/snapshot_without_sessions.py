@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, Scenario, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.state_machine import Sessions
 
 
@@ -26,9 +26,19 @@ BUG = Bug(
     test="crash-test",
     faults="a snapshot between a command and its retry, and a node that starts from it and leads",
     simulation=Scenario(
-        faults=("partition", "kill", "moment", "pause"),
-        node_options={"snapshot_policy": 4, "trailing_logs": 0, "replication_lag_threshold": 1},
-        settings={"rate": 300.0},
+        # A leader goes dark with writes whose answers are outstanding; the next one commits them, takes a snapshot, and
+        # is restarted before the clients have given up waiting, and ask again.
+        story=Story(
+            (
+                Beat("slow-disk", "all", (0.0, 0.0), (0.35, 0.35), {"factor": 20}),
+                Beat("power", "leader", (0.2, 0.3), (1.8, 1.8)),
+                Beat("kill", "all", (0.85, 0.95), (0.05, 0.05)),
+            ),
+            every=2.6,
+        ),
+        node_options={"snapshot_policy": 1, "trailing_logs": 0, "replication_lag_threshold": 1},
+        nodes=3,
+        settings={"time_limit": 6.0, "rate": 200.0, "concurrency": 12},
     ),
     plant=plant,
 )

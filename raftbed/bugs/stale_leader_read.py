@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.errors import ReadForwardToLeader
 from raftbed.nodes.raft.events import Token
@@ -28,6 +28,11 @@ BUG = Bug(
     test="partition-test",
     faults="a leader on the minority side that has not noticed yet, while the majority elects another",
     node_options={"check_quorum": False},
+    simulation=Scenario(
+        story=Story((Beat("partition", "leader-alone", (0.0, 0.2), (0.8, 1.0)),), every=1.6),
+        nodes=3,
+        settings={"time_limit": 4.0, "rate": 300.0, "keys": 2, "concurrency": 60},
+    ),
     plant=plant,
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.storage.files import Directory, File
 from raftbed.nodes.storage.log_store import DiskLogStore
 
@@ -46,6 +46,18 @@ BUG = Bug(
     seen_in="etcd #6378",
     test="crash-test",
     faults="power loss within a write, and another restart",
+    simulation=Scenario(
+        story=Story(
+            (
+                Beat("slow-disk", "all", (0.0, 0.0), (0.5, 0.5), {"factor": 30}),
+                Beat("power", "all", (0.4, 0.5), (0.05, 0.05)),
+                Beat("kill", "all", (1.2, 1.2), (0.05, 0.05)),
+            ),
+            every=1.6,
+        ),
+        nodes=1,
+        settings={"time_limit": 5.5},
+    ),
     plant=plant,
 )
 

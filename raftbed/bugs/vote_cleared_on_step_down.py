@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.messages import NodeId
 from raftbed.nodes.raft.state import State
@@ -30,6 +30,18 @@ BUG = Bug(
     seen_in="CCF #5891",
     test="partition-test",
     faults="a delayed request for a vote of the same term",
+    simulation=Scenario(
+        # A leader that hears nobody steps down within its term, and restarts.
+        story=Story(
+            (
+                Beat("partition", "leader-alone", (0.0, 0.1), (1.0, 1.0)),
+                Beat("kill", "all", (0.6, 0.8), (0.1, 0.1)),
+            ),
+            every=2.0,
+        ),
+        nodes=3,
+        settings={"time_limit": 4.5},
+    ),
     plant=plant,
 )
 

@@ -23,10 +23,14 @@ class Simulator:
 
     Parameters:
         bug: its name, or None.
+
+    Attributes:
+        seconds: of a processor that the child has taken.
     """
 
     def __init__(self, bug: str | None) -> None:
         self._bug = bug
+        self.seconds = 0.0
         self._pool = pool(1, bug) if bug is not None else None
 
     def run(self, plan: Plan, *, script: Sequence[Call] | None = None, messages: bool = False) -> Recording:
@@ -40,7 +44,9 @@ class Simulator:
         assert plan.bug == self._bug
         if self._pool is None:
             return run(plan, script, messages)
-        return self._pool.submit(run, plan, script, messages).result()
+        recording, seconds = self._pool.submit(_timed, plan, script, messages).result()
+        self.seconds += seconds
+        return recording
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +84,11 @@ def run(plan: Plan, script: Sequence[Call] | None = None, messages: bool = False
 
         return ShellSimulation(plan, script=script, messages=messages).run()
     return Simulation(plan, script=script, messages=messages).run()
+
+
+def _timed(plan: Plan, script: Sequence[Call] | None, messages: bool) -> tuple[Recording, float]:
+    before = time.process_time()
+    return run(plan, script, messages), time.process_time() - before
 
 
 def _end_with(parent: int) -> None:

@@ -100,7 +100,14 @@ class Nemesis:
             return
         for moment in list(self._armed.values()):
             if moment.comes(traces):
-                self.timeline.after(moment.delay(), moment.strike, self.machines, node.name)
+                self.timeline.after(moment.delay(), self._strike, moment, node.name)
+
+    def _strike(self, moment: Moment, node: str) -> None:
+        if moment.strike(self.machines, node) and moment.lasts is not None:
+            self.timeline.after(moment.lasts, self._let_go, node, moment.owner)
+
+    def _let_go(self, node: str, owner: str) -> None:
+        self.machines.let_go(node, owner)
 
     # -- one step -------------------------------------------------------------------------------------------------
 
@@ -200,11 +207,11 @@ def _change(link: Link, change: Callable[[Link], Any]) -> None:
     link.changed()
 
 
-def _on_links(what: str, draw: Callable[[Random], Any]) -> Kind:
+def _on_links(what: str, draw: Callable[[Random, Mapping[str, float]], Any]) -> Kind:
     """A trouble of all links of the nodes picked; `what` is the attribute of `Link` that holds it by owner."""
 
     def inject(nemesis: Nemesis, strike: Strike) -> Found:
-        value = draw(strike.random)
+        value = draw(strike.random, strike.step.options)
         for link in nemesis.network.links_of(strike.targets):
             getattr(link, what)[strike.step.id] = value
             link.changed()
@@ -229,9 +236,18 @@ def _on_links(what: str, draw: Callable[[Random], Any]) -> Kind:
     return Kind(inject, heal, prove)
 
 
-def _delay(random: Random) -> tuple[int, int]:
-    most = int(random.choice((5, 30, 120, 400)) * random.uniform(0.5, 1.0) * _MILLISECOND)
-    return (0, most)
+def _delay(random: Random, options: Mapping[str, float]) -> tuple[int, int, float]:
+    drawn = random.choice((5, 30, 120, 400)) * random.uniform(0.5, 1.0)
+    least, most = options.get("least_ms", 0), options.get("most_ms", drawn)
+    return (int(least * _MILLISECOND), int(most * _MILLISECOND), options.get("share", 1.0))
+
+
+def _loss(random: Random, options: Mapping[str, float]) -> float:
+    return options.get("share", round(random.choice((0.02, 0.1, 0.4)) * random.uniform(0.5, 1.0), 4))
+
+
+def _duplication(random: Random, options: Mapping[str, float]) -> float:
+    return options.get("share", round(random.uniform(0.05, 0.5), 3))
 
 
 # -- machines ---------------------------------------------------------------------------------------------------------
@@ -258,11 +274,11 @@ def on_machines(act: Callable[[Nemesis, Strike, str], Any], shows: Callable[[Nod
 
 def _set_clock(nemesis: Nemesis, strike: Strike, name: str) -> Mapping[str, int]:
     node, now = nemesis.nodes[name], nemesis.timeline.now
-    ppm = strike.random.randint(-50_000, 50_000)
+    ppm = int(strike.step.options.get("ppm", strike.random.randint(-50_000, 50_000)))
     node.clock.set_speed(now, ppm)
     ahead = 0
     # A jump is no drift: where a lease trusts clocks to differ in speed by a little only, it is not theirs to survive.
-    jumps = strike.random.random() < 0.5
+    jumps = strike.random.random() < 0.5 and "ppm" not in strike.step.options
     if jumps and str(node.config.read_mode) == "read-index":
         ahead = int(strike.random.choice((0.05, 0.5, 5.0)) * strike.random.random() * SECOND)
         node.clock.jump(now, ahead)
@@ -278,7 +294,8 @@ def _clock_back(nemesis: Nemesis, strike: Strike) -> Mapping[str, Any]:
 
 
 def _slow(nemesis: Nemesis, strike: Strike, name: str) -> float:
-    factor = round(strike.random.choice((10.0, 50.0, 300.0)) * strike.random.uniform(0.5, 1.0), 1)
+    drawn = round(strike.random.choice((10.0, 50.0, 300.0)) * strike.random.uniform(0.5, 1.0), 1)
+    factor = strike.step.options.get("factor", drawn)
     nemesis.nodes[name].slow_disk[strike.step.id] = factor
     return factor
 
@@ -293,7 +310,7 @@ def _slow_no_more(nemesis: Nemesis, strike: Strike) -> Mapping[str, Any]:
 
 
 def _arm(nemesis: Nemesis, strike: Strike) -> Found:
-    nemesis.arm(strike.step.id, Moment(MOMENTS[strike.step.shape], strike.step.id, strike.random))
+    nemesis.arm(strike.step.id, Moment(MOMENTS[strike.step.shape], strike.step.id, strike.random, strike.step.options))
     return list(strike.order), {"mechanism": "simulated", "waits_for": MOMENTS[strike.step.shape].why}
 
 
@@ -317,8 +334,9 @@ def _remove(nemesis: Nemesis, strike: Strike) -> Found:
 
 def _bring_back(nemesis: Nemesis, strike: Strike) -> Mapping[str, Any]:
     changes = nemesis.operators.changes
-    nemesis.operators.bring_back(strike.step.id)
-    return {"changes_so_far": changes, "wanted": nemesis.operators.wanted()}
+    nemesis.operators.bring_back(strike.step.id, stay_out=bool(strike.step.options.get("for_good")))
+    gone = {"removed_for_good": list(nemesis.operators.gone)} if nemesis.operators.gone else {}
+    return {"changes_so_far": changes, "wanted": nemesis.operators.wanted(), **gone}
 
 
 def _transfer(nemesis: Nemesis, strike: Strike) -> Found:
@@ -346,10 +364,10 @@ KINDS: Mapping[str, Kind] = {
     "kill": _KILL,
     "pause": _PAUSE,
     "power": _POWER,
-    "loss": _on_links("loss", lambda random: round(random.choice((0.02, 0.1, 0.4)) * random.uniform(0.5, 1.0), 4)),
-    "duplicate": _on_links("duplication", lambda random: round(random.uniform(0.05, 0.5), 3)),
+    "loss": _on_links("loss", _loss),
+    "duplicate": _on_links("duplication", _duplication),
     "delay": _on_links("delay", _delay),
-    "clog": _on_links("clogged", lambda random: None),
+    "clog": _on_links("clogged", lambda random, options: None),
     "slow-disk": Kind(_SLOW.inject, _slow_no_more, _SLOW.prove),
     "full-disk": _FULL,
     "bad-disk": _BROKEN,

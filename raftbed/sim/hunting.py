@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,9 +14,13 @@ from raftbed import plan as planning
 from raftbed.errors import RaftbedError
 from raftbed.model import INVALID
 from raftbed.sim.campaign import SeedResult, run_seeds
-from raftbed.sim.child import pool
+from raftbed.sim.child import Simulator, pool
+from raftbed.sim.replay import read_replay, write_replay
+from raftbed.sim.shrink import Shrinker, Size
+from raftbed.stories import make_story
 
 _NOT_BY_CLIENTS = ("raft-invariants", "message-storm", "synced-before-sent", "node-health")
+_BEST_WITNESSES = ("linearizable", "liveness", "availability")
 _MOST_SEEDS = 1_000_000
 
 
@@ -32,6 +37,7 @@ class HuntRequest:
         budget: seconds of a processor that a bug has.
         jobs: processes.
         clients: go on after a violation that only the nodes' traces show, until clients see one.
+        shrink: seconds of a processor in which each violation is made small; 0: it is left as it is.
     """
 
     names: Sequence[str]
@@ -42,6 +48,7 @@ class HuntRequest:
     budget: float = 60.0
     jobs: int = 1
     clients: bool = False
+    shrink: float = 0.0
 
 
 @dataclass(slots=True)
@@ -63,6 +70,9 @@ class Hunt:
         by_clients: the checks of what clients saw that said so, in the first such run; none: they saw nothing.
         clients_seeds: runs until then, or in all.
         clients_seconds: of a processor that they took.
+        clients_file: where the first run that clients saw is kept.
+        shrunk: how large the violation was left by shrinking; None: it was not shrunk.
+        shrunk_file: where that is kept.
         broken: runs that the simulator could not make, or not judge.
     """
 
@@ -80,6 +90,9 @@ class Hunt:
     by_clients: tuple[str, ...] = ()
     clients_seeds: int = 0
     clients_seconds: float = 0.0
+    clients_file: str = ""
+    shrunk: Size | None = None
+    shrunk_file: str = ""
     broken: list[str] = field(default_factory=list)
 
     def take(self, result: SeedResult) -> None:
@@ -90,6 +103,7 @@ class Hunt:
             self.clients_seeds += 1
             self.clients_seconds = round(self.clients_seconds + result.cpu, 2)
             self.by_clients = tuple(v.checker for v in result.violations if v.checker not in _NOT_BY_CLIENTS)
+            self.clients_file = result.file if self.by_clients else ""
         if self.found:
             return
         self.seeds, self.seconds = self.clients_seeds, self.clients_seconds
@@ -111,22 +125,41 @@ def hunt_all(request: HuntRequest, progress: Callable[[Hunt], None], ended: Call
     hunts = []
     for name in request.names or bugs.names():
         hunts.append(hunt(bugs.load(name), request, progress))
+        if hunts[-1].found and request.shrink:
+            shrink(hunts[-1], request.shrink)
         ended(hunts[-1])
     return hunts
 
 
-def settings_of(bug: bugs.Bug, time_limit: float | None = None) -> planning.PlanSettings:
-    """What is run in simulation for a bug."""
+def settings_of(
+    bug: bugs.Bug, *, seed: int, time_limit: float | None = None, planted: bool = True
+) -> planning.PlanSettings:
+    """What is run in simulation for a bug.
+
+    Parameters:
+        bug: whose scenario it is.
+        seed: of the run.
+        time_limit: seconds of it, in virtual time; None: as the scenario has it.
+        planted: with the bug; without it the same run is to find nothing.
+    """
     scenario = bug.simulation
     settings = planning.PlanSettings(
         test=scenario.test,
         hosts=suite.SIMULATED,
-        bug=bug.name,
-        nodes=scenario.nodes,
+        bug=bug.name if planted else None,
+        nodes=scenario.nodes or bug.nodes,
         faults=list(scenario.faults) or None,
+        seed=seed,
         node_options={**bug.node_options, **scenario.node_options},
     )
-    return planning.override(settings, **{**scenario.settings, **({"time_limit": time_limit} if time_limit else {})})
+    changes = {**scenario.settings, **({"time_limit": time_limit} if time_limit else {})}
+    settings = planning.override(settings, **changes)
+    if scenario.story is None:
+        return settings
+    kinds = list(dict.fromkeys(beat.kind for beat in scenario.story.beats))
+    plan = planning.make_plan(planning.override(settings, faults=kinds, schedule=[]), seed=seed)
+    schedule = make_story(scenario.story, nodes=plan.nodes, time_limit=plan.time_limit, seed=seed)
+    return planning.override(settings, faults=kinds, schedule=list(schedule))
 
 
 def hunt(bug: bugs.Bug, request: HuntRequest, progress: Callable[[Hunt], None]) -> Hunt:
@@ -135,7 +168,7 @@ def hunt(bug: bugs.Bug, request: HuntRequest, progress: Callable[[Hunt], None]) 
     Raises:
         RaftbedError: a process was killed.
     """
-    settings = settings_of(bug, request.time_limit)
+    settings = settings_of(bug, seed=request.first_seed, time_limit=request.time_limit)
     planning.make_plan(settings, seed=request.first_seed)  # what is wrong with it is wrong with every seed
     directory = request.store / "bugs" / bug.name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -145,6 +178,7 @@ def hunt(bug: bugs.Bug, request: HuntRequest, progress: Callable[[Hunt], None]) 
     with pool(request.jobs, bug.name) as processes:
         while True:
             while len(running) < request.jobs and _goes_on(so_far, request) and (seed := next(seeds, None)) is not None:
+                settings = settings_of(bug, seed=seed, time_limit=request.time_limit)
                 running.add(processes.submit(run_seeds, settings, [seed], directory))
             if not running:
                 return so_far
@@ -152,6 +186,23 @@ def hunt(bug: bugs.Bug, request: HuntRequest, progress: Callable[[Hunt], None]) 
             for result in _results_of(done):
                 so_far.take(result)
                 progress(so_far)
+
+
+def shrink(hunt: Hunt, seconds: float) -> None:
+    """Make the violation of a hunt small, that which clients saw if they saw one, and keep it beside the large one."""
+    file = Path(hunt.clients_file or hunt.file)
+    wanted = next((name for name in _BEST_WITNESSES if name in hunt.by_clients), None)
+    with Simulator(hunt.bug) as simulator:
+
+        def clock() -> float:
+            return time.process_time() + simulator.seconds
+
+        shrinker = Shrinker(read_replay(file), simulator, seconds=seconds, wanted=wanted, clock=clock)
+        shrunk = shrinker.shrink()
+    if shrunk is not None:
+        small = file.with_name(f"{file.stem}.small.json")
+        write_replay(small, shrunk[0])
+        hunt.shrunk, hunt.shrunk_file = shrinker.size, str(small)
 
 
 def _goes_on(hunt: Hunt, request: HuntRequest) -> bool:
@@ -170,7 +221,15 @@ def _results_of(done: Iterable[Future[list[SeedResult]]]) -> list[SeedResult]:
 def rows(hunts: Sequence[Hunt]) -> list[tuple[str, ...]]:
     """The scoreboard as a table, its head first."""
     head = ("bug", "found", "seeds", "CPU s", "operations", "seen by clients", "by")
-    return [head, *(_row(hunt) for hunt in hunts)]
+    if not any(hunt.shrunk for hunt in hunts):
+        return [head, *(_row(hunt) for hunt in hunts)]
+    return [(*head, "shrunk to"), *((*_row(hunt), _small(hunt.shrunk)) for hunt in hunts)]
+
+
+def _small(size: Size | None) -> str:
+    if size is None:
+        return "-"
+    return f"{size.faults} faults, {size.operations} operations, {size.nodes} nodes"
 
 
 def _row(hunt: Hunt) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from raftbed.sim.machines import Machines
 
 _MOST_STRIKES = 2
 _CHANCE = 0.3  # that a moment of the kind is the one
-_WITHIN = 2_500_000  # nanoseconds
+_WITHIN_MS = 2.5
+_MILLISECOND = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +73,34 @@ class Moment:
         aim: what to wait for.
         owner: the step that holds whom it struck.
         random: of that step.
+        options: "chance" that a moment of the kind is the one, "within_ms", "strikes" at most, and "lasting_ms" of each
+            strike; without the last, until the step is healed.
 
     Attributes:
+        owner: see there.
+        lasts: nanoseconds that each strike lasts; None: until the step is healed.
         struck: the nodes that were.
     """
 
-    def __init__(self, aim: Aim, owner: str, random: Random) -> None:
+    def __init__(self, aim: Aim, owner: str, random: Random, options: Mapping[str, float]) -> None:
         self._aim = aim
-        self._owner = owner
+        self.owner = owner
         self._random = random
+        self._chance = options.get("chance", _CHANCE)
+        self._within = options.get("within_ms", _WITHIN_MS) * _MILLISECOND
+        self._most_strikes = options.get("strikes", _MOST_STRIKES)
+        self.lasts = int(options["lasting_ms"] * _MILLISECOND) if "lasting_ms" in options else None
         self._strikes = 0
         self.struck: list[str] = []
 
     def comes(self, traces: Sequence[Trace]) -> bool:
         """What was traced is such a moment, and this is the one."""
-        if self._strikes >= _MOST_STRIKES:
+        if self._strikes >= self._most_strikes:
             return False
         aim = self._aim
         for trace in traces:
             if trace.event == aim.event and (aim.role is None or trace.fields["role"] == aim.role):
-                if self._random.random() >= _CHANCE:
+                if self._random.random() >= self._chance:
                     return False
                 self._strikes += 1
                 return True
@@ -99,13 +108,15 @@ class Moment:
 
     def delay(self) -> int:
         """Nanoseconds until it strikes."""
-        return int(self._random.random() * _WITHIN)
+        return int(self._random.random() * self._within)
 
-    def strike(self, machines: Machines, node: str) -> None:
-        """Do it."""
-        if self._strikes and node not in self.struck and machines.nodes[node].running:
-            self.struck.append(node)
-            self._aim.does(machines, node, self._owner)
+    def strike(self, machines: Machines, node: str) -> bool:
+        """Do it; False: it is too late for that."""
+        if not self._strikes or node in self.struck or not machines.nodes[node].running:
+            return False
+        self.struck.append(node)
+        self._aim.does(machines, node, self.owner)
+        return True
 
     def over(self) -> None:
         """Strike no more."""

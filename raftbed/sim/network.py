@@ -22,7 +22,7 @@ class Link:
         clogged: owners of clogs: everything is held, and comes in a burst afterwards.
         loss: owner to the share of messages that are lost.
         duplication: owner to the share of messages that come twice.
-        delay: owner to (least, most) nanoseconds that are added.
+        delay: owner to (least, most) nanoseconds that are added, and the share of messages to which they are.
     """
 
     __slots__ = ("_held", "clogged", "cut", "delay", "duplication", "loss", "met", "random", "troubled")
@@ -33,7 +33,7 @@ class Link:
         self.clogged: dict[str, None] = {}
         self.loss: dict[str, float] = {}
         self.duplication: dict[str, float] = {}
-        self.delay: dict[str, tuple[int, int]] = {}
+        self.delay: dict[str, tuple[int, int, float]] = {}
         self.troubled = False
         self.met: dict[str, int] = {}  # owner to how many messages met it
         self._held: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -76,7 +76,9 @@ class Link:
                 copies += 1
         for _ in range(copies):
             time = self.time()
-            for owner, (least, most) in self.delay.items():
+            for owner, (least, most, share) in self.delay.items():
+                if share < 1 and draw() >= share:
+                    continue
                 self.meet(owner)
                 time += least + int(draw() * (most - least))
             timeline.after(time, action, *arguments)

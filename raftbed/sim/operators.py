@@ -49,6 +49,7 @@ class Operators:
         nodes: all of them; without a fault all are members.
 
     Attributes:
+        gone: nodes that are not to come back.
         changes: of the membership that were done.
         transfers: of the leadership that were done.
     """
@@ -59,6 +60,7 @@ class Operators:
         self._removed: dict[str, dict[str, None]] = {name: {} for name in nodes}  # node to the steps that want it out
         self._is_so: tuple[str, ...] | None = tuple(nodes)  # None: a change may have been made, or not
         self._at_work = False
+        self.gone: dict[str, None] = {}
         self.changes = 0
         self.transfers = 0
 
@@ -68,9 +70,11 @@ class Operators:
             self._removed[name][owner] = None
         self._see_to_it()
 
-    def bring_back(self, owner: str) -> None:
-        """`owner` wants nothing any more."""
-        for owners in self._removed.values():
+    def bring_back(self, owner: str, *, stay_out: bool = False) -> None:
+        """`owner` wants nothing any more; those that `stay_out` remain removed all the same."""
+        for name, owners in self._removed.items():
+            if stay_out and owner in owners:
+                self.gone[name] = None
             owners.pop(owner, None)
         self._see_to_it()
 
@@ -91,7 +95,7 @@ class Operators:
 
     def wanted(self) -> tuple[str, ...]:
         """The members that there are to be."""
-        members = tuple(name for name, owners in self._removed.items() if not owners)
+        members = tuple(name for name, owners in self._removed.items() if not owners and name not in self.gone)
         return members or tuple(self._nodes)[:1]
 
     def _see_to_it(self) -> None:

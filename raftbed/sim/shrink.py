@@ -27,6 +27,7 @@ from raftbed.store import Results
 from raftbed.workloads.base import Request
 
 _LUCKS = 4
+_LUCKS_OF_A_SCRIPT = 8  # for the change after which there is more than one seed to try
 _T = TypeVar("_T")
 
 
@@ -53,14 +54,24 @@ class Shrinker:
         simulator: runs plans.
         seconds: after which the smallest one so far is good enough.
         tell: is told of each success: what was tried, and the size now.
+        clock: counts them; of the wall, or of a processor.
+        wanted: the check whose violation is to stay; None: any of those that the replay names.
     """
 
     def __init__(
-        self, replay: Replay, simulator: Simulator, *, seconds: float, tell: Callable[[str, Size], None]
+        self,
+        replay: Replay,
+        simulator: Simulator,
+        *,
+        seconds: float,
+        tell: Callable[[str, Size], None] = lambda what, size: None,
+        clock: Callable[[], float] = time.monotonic,
+        wanted: str | None = None,
     ) -> None:
-        self._wanted = {violation.checker for violation in replay.violations}
+        self._wanted = {wanted} if wanted else {violation.checker for violation in replay.violations}
         self._simulator = simulator
-        self._until = time.monotonic() + seconds
+        self._clock = clock
+        self._until = clock() + seconds
         self._tell = tell
         self._first = _Candidate(replay.plan, replay.script)
         self._best: tuple[_Candidate, Recording, Results] | None = None
@@ -74,9 +85,10 @@ class Shrinker:
         before = None
         while before != self.size and self._has_time():
             before = self.size
+            self._spell_out()
+            self._witness_alone()  # if it is enough, all that follows is quick
             self._fewer_faults()
             self._shorter()
-            self._spell_out()
             self._fewer_operations()
             self._fewer_nodes()
         candidate, recording, results = self._found
@@ -123,11 +135,30 @@ class Shrinker:
     def _spell_out(self) -> None:
         candidate, recording, _ = self._found
         self._what = "operations one by one"
+        if candidate.script is not None:
+            return
+        # Elections go wrong without any operation; clients see what is wrong with them by the last reads.
+        script = script_of(recording)
+        last = tuple(call for call in script if call.at is None)
+        for some in (script,) if self._wanted == {"linearizable"} else ((), last, script):
+            if self._try(replace(candidate, script=some), lucks=_LUCKS_OF_A_SCRIPT):
+                return
+
+    def _witness_alone(self) -> None:
+        """Those that contradict each other may be enough; if not, then with all others of their keys."""
+        candidate, recording, results = self._found
         if candidate.script is None:
-            self._try(replace(candidate, script=script_of(recording)))
+            return
+        self._what = "the witness alone"
+        keys = _keys_of(results)
+        own = [call for call in candidate.script if call.request.key in keys]
+        for few in (witness_of(recording, results, candidate.script), own):
+            fewer = 0 < len(few) < len(candidate.script)
+            if fewer and self._has_time() and self._try(replace(candidate, script=tuple(few))):
+                return
 
     def _fewer_operations(self) -> None:
-        candidate, _, results = self._found
+        candidate = self._found[0]
         if candidate.script is None:
             return
         self._what = "fewer operations"
@@ -135,12 +166,7 @@ class Shrinker:
         def holds(calls: Sequence[Call]) -> bool:
             return self._try(replace(self._found[0], script=tuple(calls)))
 
-        keys = _keys_of(results)
-        own = [call for call in candidate.script if call.request.key in keys]
-        if own and len(own) < len(candidate.script):
-            holds(own)
-        script = self._found[0].script or ()
-        smallest(script, holds, self._has_time)
+        smallest(candidate.script, holds, self._has_time)
 
     def _fewer_nodes(self) -> None:
         self._what = "fewer nodes"
@@ -175,7 +201,7 @@ class Shrinker:
         return False
 
     def _has_time(self) -> bool:
-        return time.monotonic() < self._until
+        return self._clock() < self._until
 
 
 def smallest(items: Sequence[_T], holds: Callable[[Sequence[_T]], bool], goes_on: Callable[[], bool]) -> Sequence[_T]:
@@ -214,6 +240,28 @@ def script_of(recording: Recording) -> tuple[Call, ...]:
         return Call(at, op.process % recording.plan.concurrency, Request(op.f, op.key, op.value))
 
     return tuple(call(op) for op in recording.ops if op.type == "invoke")
+
+
+def witness_of(recording: Recording, results: Results, script: Sequence[Call]) -> list[Call]:
+    """The operations of a script that contradict each other, as far as a verdict names them."""
+    phases = {event.message: event.time for event in recording.events if event.kind == "phase"}
+    begin, reads = phases["clients"], phases["final-reads"]
+    found: dict[int, Call] = {}
+    for verdict in results.verdicts:
+        witness = verdict.details.get("witness")
+        if not isinstance(witness, dict):
+            continue
+        for operation in witness["operations"]:
+            worker, time = operation["process"] % recording.plan.concurrency, operation["call"]
+            alike = [
+                (abs((reads if call.at is None else begin + call.at * SECOND) - time), place)
+                for place, call in enumerate(script)
+                if (call.worker, call.request.f, call.request.key) == (worker, operation["f"], witness["key"])
+            ]
+            if alike:
+                place = min(alike)[1]
+                found[place] = script[place]
+    return [call for _, call in sorted(found.items())]
 
 
 def _keys_of(results: Results) -> set[str]:

@@ -35,6 +35,7 @@ from raftbed.workloads.base import Request
 _SAMPLE_INTERVAL = 0.25  # seconds
 _SAMPLES_IN_A_SECOND = 4
 _POLL = 0.05
+_STEADY = 1.0  # seconds for which a leader must last where servers that were removed may yet depose it
 _SETTLE = 5.0  # seconds that nodes have to apply the same, once everything is served again
 _LIMIT = 100_000 * SECOND
 _LIMITS = Limits()
@@ -210,7 +211,8 @@ class Simulation:
         if not ready:
             self._problem(f"The cluster was not ready {plan.recovery_timeout:g} s after the final heal.")
         self._enter("final-reads")
-        await all_of([self._read(worker, number, ready) for number, worker in enumerate(self._workers)])
+        readers = self._readers()
+        await all_of([self._read(worker, number, readers, ready) for number, worker in enumerate(self._workers)])
         self._enter("settle")
         await self._settled()
         self._sample_all()
@@ -236,19 +238,28 @@ class Simulation:
                 await self.timeline.sleep(max(0, due - self.timeline.now) / SECOND)
                 await worker.operate(call.request)
 
-    async def _read(self, worker: Worker, number: int, ready: bool) -> None:
+    def _readers(self) -> list[int]:
+        """The clients that can reach a member: those that know only a server that was removed for good do not count."""
+        members, plan = self._members(), self.plan
+        return [number for number in range(plan.concurrency) if plan.nodes[number % len(plan.nodes)] in members]
+
+    async def _read(self, worker: Worker, number: int, readers: Sequence[int], ready: bool) -> None:
         if self._script is None:
-            requests = list(suite.WORKLOADS[self.plan.workload]().final_requests(self.plan, number))
+            workload, share = suite.WORKLOADS[self.plan.workload](), range(self.plan.concurrency)
+            dealt = {other: readers[other % len(readers)] if other not in readers else other for other in share}
+            own = [other for other in share if dealt[other] == number] if readers else [number]
+            requests = [request for other in own for request in workload.final_requests(self.plan, other)]
         else:
             requests = [call.request for call in self._script if call.worker == number and call.at is None]
         await worker.read_all(requests, attempts=5 if ready else 1)
 
     async def _ready(self, timeout: float) -> bool:
-        """Every node answers, one leads, all follow it in its term and have applied what it had."""
+        """Every member answers, one leads, all follow it in its term and have applied what it had."""
         until = self.timeline.now + int(timeout * SECOND)
         target: tuple[str, int, int] | None = None
+        since = self.timeline.now
         while self.timeline.now < until:
-            said = [node.metrics() for node in self.nodes.values()]
+            said = [node.metrics() for node in self._members().values()]
             metrics = [one for one in said if one is not None]
             leaders = [one for one in metrics if one.state is State.LEADER]
             if len(metrics) == len(said) and len(leaders) == 1:
@@ -257,7 +268,9 @@ class Simulation:
                 if self.nemesis.operators.is_done and all(one.current_leader == lead.id for one in metrics):
                     if target is None or target[:2] != (lead.id, lead.current_term):
                         target = (lead.id, lead.current_term, lead.last_log_index)
-                    if all(one.last_applied >= target[2] for one in metrics):
+                        since = self.timeline.now
+                    lasts = not self.nemesis.operators.gone or self.timeline.now - since >= _STEADY * SECOND
+                    if lasts and all(one.last_applied >= target[2] for one in metrics):
                         return True
             await self.timeline.sleep(_POLL)
         return False
@@ -266,10 +279,15 @@ class Simulation:
         """Wait until all nodes have applied the same, but not for ever."""
         until = self.timeline.now + int(_SETTLE * SECOND)
         while self.timeline.now < until:
-            metrics = [node.metrics() for node in self.nodes.values()]
+            metrics = [node.metrics() for node in self._members().values()]
             if all(metrics) and len({(one.last_applied, one.last_log_index) for one in metrics if one}) == 1:
                 return
             await self.timeline.sleep(_POLL)
+
+    def _members(self) -> Mapping[str, Node]:
+        """All nodes but those that operators removed for good."""
+        gone = self.nemesis.operators.gone
+        return {name: node for name, node in self.nodes.items() if name not in gone} if gone else self.nodes
 
     def _make_workers(self) -> list[Worker]:
         plan = self.plan
@@ -293,6 +311,8 @@ class Simulation:
     async def _sample(self) -> None:
         while self._sampled:
             for _ in range(_SAMPLES_IN_A_SECOND):
+                if not self._sampled:
+                    return
                 self._sample_all()
                 await self.timeline.sleep(_SAMPLE_INTERVAL)
             self._look_at_traffic()

@@ -18,10 +18,12 @@ def plan_of(test: str = "chaos-test", *, seed: int = 1, **settings: Any) -> Plan
     return make_plan(PlanSettings(**{"test": test, "hosts": "simulated", **settings}), seed=seed)
 
 
-def step(kind: str, shape: str, at: float, until: float, *, nodes: int = 5, number: int = 1) -> FaultStep:
+def step(
+    kind: str, shape: str, at: float, until: float, *, nodes: int = 5, number: int = 1, **options: float
+) -> FaultStep:
     """One fault, the nodes in their own order."""
     order = tuple(f"n{place}" for place in range(1, nodes + 1))
-    return FaultStep(f"f{number:02d}", kind, shape, at, until, order)
+    return FaultStep(f"f{number:02d}", kind, shape, at, until, order, options=options)
 
 
 def judged(recording: Recording) -> Results:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from raftbed.errors import UsageError
 from raftbed.plan import make_plan
 from raftbed.sim.campaign import SeedResult
 from raftbed.sim.hunting import Hunt, HuntRequest, hunt_all, rows, settings_of
-from raftbed.sim.replay import Violation
+from raftbed.sim.replay import Violation, read_replay
 
 
 def invalid(seed, *checkers, invariants=(), cpu=2.0):
@@ -59,7 +60,7 @@ def test_unknown_is_not_found():
 @pytest.mark.parametrize("name", bugs.names())
 def test_a_scenario_is_a_plan_for_the_simulator(name):
     bug = bugs.load(name)
-    plan = make_plan(settings_of(bug), seed=1)
+    plan = make_plan(settings_of(bug, seed=1), seed=1)
     assert (plan.hosts, plan.bug) == ("simulated", name)
     assert bug.node_options.items() <= plan.node_options.items()
 
@@ -75,6 +76,19 @@ def test_a_hunt_ends_when_the_bug_is_found(tmp_path):
     assert hunt.found and hunt.by and hunt.file
     assert (tmp_path / "bugs" / hunt.bug / f"seed-{hunt.seed}.json").exists()
     assert told[-1] == hunt.clients_seeds <= 3
+
+
+def test_what_is_found_is_made_small_when_asked_for(tmp_path):
+    request = HuntRequest(("leader-acks-before-own-log",), tmp_path, seeds=3, time_limit=2.0, shrink=20.0)
+    (hunt,) = hunt_all(request, lambda hunt: None, lambda hunt: None)
+    small = read_replay(Path(hunt.shrunk_file))
+    assert (len(small.plan.schedule), len(small.plan.nodes)) == (hunt.shrunk.faults, hunt.shrunk.nodes)
+    assert hunt.shrunk.operations <= 12
+    head, row = rows([hunt])
+    assert (head[-1], row[-1]) == (
+        "shrunk to",
+        f"{hunt.shrunk.faults} faults, {hunt.shrunk.operations} operations, 1 nodes",
+    )
 
 
 def test_no_such_bug(tmp_path):

@@ -65,7 +65,7 @@ def test_a_share_comes_twice(wire):
 
 
 def test_delays_add_up(wire):
-    wire.link.delay.update({"f01": (10**9, 10**9), "f02": (10**9, 10**9)})
+    wire.link.delay.update({"f01": (10**9, 10**9, 1.0), "f02": (10**9, 10**9, 1.0)})
     wire.link.changed()
     wire.send(1)
     assert wire.timeline.now > 2 * 10**9

@@ -157,7 +157,7 @@ def test_a_cluster_that_cannot_elect_is_a_violation_with_its_explanation():
     simulation = Simulation(plan)
     for source in plan.nodes:
         for target in plan.nodes:
-            simulation.nemesis.network.link(source, target).delay["for ever"] = (140_000_000, 150_000_000)
+            simulation.nemesis.network.link(source, target).delay["for ever"] = (140_000_000, 150_000_000, 1.0)
             simulation.nemesis.network.link(source, target).changed()
     results = judged(simulation.run())
     assert results.validity == INVALID

@@ -68,7 +68,7 @@ def _slow_down(nemesis: Nemesis, strike: Strike) -> Found:
     share, most = round(strike.random.uniform(0.05, 0.5), 2), strike.random.choice((20, 200, 800)) * 1_000_000
     for link in _client_links(nemesis, strike):
         link.loss[strike.step.id] = share
-        link.delay[strike.step.id] = (0, most)
+        link.delay[strike.step.id] = (0, most, 1.0)
         link.changed()
     return strike.targets, {"share": share, "delay": (0, most), "mechanism": "simulated"}
 

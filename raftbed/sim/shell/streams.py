@@ -219,7 +219,9 @@ class Streams(Network):
                 link.meet(owner)
                 time += self.again(link, tries)
                 tries += 1
-        for owner, (least, most) in link.delay.items():
+        for owner, (least, most, share) in link.delay.items():
+            if share < 1 and draw() >= share:
+                continue
             link.meet(owner)
             time += least + int(draw() * (most - least))
         for owner, share in link.duplication.items():

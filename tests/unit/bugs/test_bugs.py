@@ -49,8 +49,8 @@ FOUND_BY = {
 FOUND_IN_SIMULATION = {  # a seed of its scenario, and by what
     "config-at-apply": (11, "liveness"),
     "fixed-election-timeout": (1, "liveness"),
-    "joint-one-majority": (1, "replicas-counted"),
-    "promoted-not-counted": (1, "replicas-counted"),
+    "joint-one-majority": (0, "replicas-counted"),
+    "promoted-not-counted": (0, "replicas-counted"),
 }
 
 
