@@ -65,9 +65,10 @@ def clean(store: Path, say: Callable[[str], None], *, everything: bool = False) 
     Parameters:
         store: whose runs.
         say: is told what is removed, and what is left alone.
-        everything: also the clusters of `raftbed cluster up`, and what runs of other stores kept.
+        everything: also the clusters of `raftbed cluster up`, and what runs of other stores kept; of containers, those
+            that runs kept go in any case.
     """
-    from raftbed.hosts import labs
+    from raftbed.hosts import docker_runs, labs
     from raftbed.operating import clusters
 
     removed = [*labs.sweep(store), *labs.sweep(clusters.clusters_directory())]
@@ -80,6 +81,7 @@ def clean(store: Path, say: Callable[[str], None], *, everything: bool = False) 
             removed.append(lab.name)
         else:
             left.append(lab.name)
+    removed += docker_runs.clean()
     for name in removed:
         say(f"removed {name}")
     for name in left:
@@ -93,10 +95,13 @@ def tidy(store: Path) -> None:
     import contextlib
 
     from raftbed.errors import RaftbedError
-    from raftbed.hosts.labs import sweep
+    from raftbed.hosts import docker_runs, labs
 
-    with contextlib.suppress(OSError, RaftbedError):  # tidying up must not keep anyone from working
-        sweep(store)
+    # Tidying up must not keep anyone from working.
+    with contextlib.suppress(OSError, RaftbedError):
+        labs.sweep(store)
+    with contextlib.suppress(OSError, RaftbedError):
+        docker_runs.sweep()
 
 
 def _describe(test: suite.NamedTest) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raftbed import listing
-from raftbed.hosts import labs
+from raftbed.hosts import docker_runs, labs
 
 
 @pytest.fixture
@@ -19,6 +19,7 @@ def removed(tmp_path, monkeypatch) -> list[Path]:
         for directory in (tmp_path / "store/smoke-test/1/lab", tmp_path / "store-of-clusters/default")
     ]
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(docker_runs, "clean", list)
     monkeypatch.setattr(labs, "sweep", lambda store: [])
     monkeypatch.setattr(labs, "list_labs", lambda store: kept)
     monkeypatch.setattr(labs, "remove_lab", lambda lab: gone.append(lab.directory))
