@@ -55,7 +55,7 @@ def paramiko_client(entry: InventoryEntry, *, timeout: float = CONNECT_TIMEOUT) 
     except BaseException as error:
         client.close()
         failure = None
-        if isinstance(error, OSError | paramiko.SSHException):
+        if isinstance(error, OSError | EOFError | paramiko.SSHException):
             late = time.monotonic() - begun >= timeout
             failure = _failure(entry, error, shown, proxy, timeout if late else None)
         for opened in (jump, proxy):
@@ -103,7 +103,7 @@ def _failure(
         return address_unknown(entry, error)
     if isinstance(error, ConnectionRefusedError | paramiko.ChannelException):
         return nobody_listens(entry, error)
-    return failed(entry, said(error))
+    return failed(entry, "it closed the connection" if isinstance(error, EOFError) else said(error))
 
 
 def _trust(client: paramiko.SSHClient, entry: InventoryEntry) -> None:

@@ -157,7 +157,7 @@ def test_the_example_in_the_documents_is_one(tmp_path, home):
     text = (Path(__file__).resolve().parent.parent.parent / "docs/hosts.md").read_text(encoding="utf-8")
     (home / ".ssh/cluster").write_text("")
     (home / ".ssh/config").write_text("Host db3\n  HostName 192.0.2.13\n")
-    (example,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (example,) = re.findall(r"^```toml\n(\[defaults\].*?)^```$", text, re.MULTILINE | re.DOTALL)
     inventory = read_inventory(written(tmp_path, example))
     assert [entry.login for entry in inventory.values()] == [
         "admin@192.0.2.11:22",

@@ -109,11 +109,12 @@ async def test_a_host_that_accepts_and_says_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("proxy", "reason"), [("echo no way >&2; exit 1", "no way"), ("exec sleep 60", "no answer within 0.5 s")]
+    ("proxy", "timeout", "reason"),
+    [("echo no way >&2; exit 1", 10.0, "no way"), ("exec sleep 60", 0.5, "no answer within 0.5 s")],
 )
-async def test_a_proxy_command_that_leads_nowhere(tmp_path, proxy, reason):
+async def test_a_proxy_command_that_leads_nowhere(tmp_path, proxy, timeout, reason):
     async with machine(tmp_path) as made:
-        said = await the_sentence(inventory(made, proxy_command=["sh", "-c", proxy]), timeout=0.5)
+        said = await the_sentence(inventory(made, proxy_command=["sh", "-c", proxy]), timeout=timeout)
     assert f"leads to no SSH server: {reason}. Try it by hand: sh -c" in said
 
 
