@@ -57,7 +57,10 @@ def cli(context: click.Context, debug: bool) -> None:
 @click.option("--seed", type=int, help="Makes the schedule and the operations repeat.  [default: drawn]")
 @click.option("--operation-timeout", type=float, metavar="SECONDS", help="How long a client waits.  [default: 2]")
 @click.option("--system", metavar="NAME", help="What is under test.  [default: raft]")
-@click.option("--hosts", metavar="KIND", help="Where: local, an inventory.toml, or user@a,user@b.  [default: local]")
+@click.option(
+    "--hosts", metavar="KIND", help="local, docker, vagrant, a file.toml, or user@a,user@b.  [default: local]"
+)
+@click.option("--up", is_flag=True, help="Bring the machines of --hosts vagrant up where they are not.")
 @click.option("--accept-new-keys", is_flag=True, help="Record host keys that are not known yet; never changed ones.")
 @click.option("--ask-sudo-password", is_flag=True, help="Ask for the password of sudo on the hosts.")
 @click.option("--bug", metavar="NAME", help="Plant a bug in the nodes; the run should end invalid.")

@@ -58,7 +58,7 @@ def access_of(options: Mapping[str, Any]) -> Access:
         if not sys.stdin.isatty():
             raise UsageError("--ask-sudo-password needs a terminal.", remedy="Allow sudo without a password instead.")
         password = getpass.getpass("Password of sudo on the hosts: ")
-    return Access(accept_new_keys=options["accept_new_keys"], sudo_password=password)
+    return Access(accept_new_keys=options["accept_new_keys"], sudo_password=password, up=bool(options.get("up")))
 
 
 def is_file(test: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import glob
 import importlib.util
@@ -18,7 +19,8 @@ from typing import Final, Literal
 from raftbed import faults
 from raftbed.errors import HostError
 from raftbed.faults.toolbox import MECHANISMS
-from raftbed.hosts import labs
+from raftbed.hosts import docker, docker_runs, labs
+from raftbed.hosts.engine import find_engine
 from raftbed.hosts.host_tree import SEARCH_PATH
 from raftbed.hosts.prerequisites import find_program, namespace_obstacle, possible_modes, require_programs
 
@@ -251,17 +253,56 @@ def _subordinate_ids(kind: str) -> Finding:
 
 
 def _other_hosts() -> Iterable[Finding]:
-    wanted = "not needed by this version, which makes local hosts only"
-    for kind, programs, command in (
-        ("docker", ("docker", "docker-compose"), "apt-get install docker.io docker-compose"),
-        ("vagrant", ("vagrant", "qemu-system-x86_64"), "apt-get install vagrant vagrant-libvirt qemu-system-x86"),
-    ):
-        for program in programs:
-            path = find_program(program)
-            if path:
-                yield Finding(kind, program, "ok", path)
-            else:
-                yield Finding(kind, program, "warning", f"not installed; {wanted}", command)
+    yield from _docker()
+    yield from _vagrant()
+
+
+def _docker() -> Iterable[Finding]:
+    try:
+        engine = asyncio.run(find_engine())
+    except HostError as error:
+        yield Finding("docker", "engine", "warning", error.message, error.remedy)
+        return
+    yield Finding("docker", "engine", "ok", f"{engine.kind} {engine.version} answers")
+    image = os.environ.get(docker.IMAGE_CHOICE, docker.IMAGE)
+    try:
+        there = asyncio.run(engine.inspect("image", image))
+    except HostError as error:
+        yield Finding("docker", "image", "warning", error.message)
+        return
+    if there:
+        yield Finding("docker", "image", "ok", image)
+    else:
+        remedy = f"{engine.kind} build --tag {docker.IMAGE} docker/; without a registry: docker/make-image"
+        yield Finding("docker", "image", "warning", f"{image} is not there yet; the first run builds it", remedy)
+
+
+def _vagrant() -> Iterable[Finding]:
+    if not find_program("vagrant"):
+        remedy = "apt-get install vagrant vagrant-libvirt libvirt-daemon-system qemu-system-x86"
+        yield Finding("vagrant", "vagrant", "warning", "not installed; needed for virtual machines only", remedy)
+        return
+    yield Finding("vagrant", "vagrant", "ok", find_program("vagrant"))
+    for provider, program in (("libvirt", "libvirtd"), ("VirtualBox", "VBoxManage")):
+        if find_program(program):
+            yield Finding("vagrant", "provider", "ok", f"{provider} is installed")
+            break
+    else:
+        yield Finding(
+            "vagrant",
+            "provider",
+            "warning",
+            "neither libvirt nor VirtualBox is installed",
+            "apt-get install vagrant-libvirt libvirt-daemon-system qemu-system-x86",
+        )
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        yield Finding(
+            "vagrant",
+            "/dev/kvm",
+            "warning",
+            "not open to this user: machines are emulated, some ten times slower",
+            "Join its group (sudo usermod -aG kvm $USER), or switch virtualization on in the firmware",
+        )
 
 
 # -- faults ---------------------------------------------------------------------------------------------------------
@@ -339,8 +380,14 @@ def _leftovers(store: Path | None) -> Iterable[Finding]:
     found = labs.list_labs(store)
     for lab in found:
         yield Finding("leftovers", lab.state, "warning", lab.name, "raftbed clean")
-    if not found:
-        yield Finding("leftovers", "labs", "ok", "none")
+    runs = docker_runs.leftovers()
+    for run in runs:
+        remedy = "raftbed clean"
+        if run.state == "foreign":  # its controller may be at work, where it cannot be seen
+            remedy = f"{run.engine.kind} rm --force {' '.join(run.hosts)}, once you know that nobody uses them"
+        yield Finding("leftovers", run.state, "warning", run.name, remedy)
+    if not found and not runs:
+        yield Finding("leftovers", "hosts", "ok", "none")
     usage = shutil.disk_usage(store if store is not None and store.exists() else Path.cwd())
     if usage.free < 1 << 30:
         yield Finding("leftovers", "disk", "warning", f"only {usage.free >> 20} MiB are free here", "Free some space.")

@@ -47,13 +47,14 @@ def documents(kind: str, store: Path) -> list[dict[str, Any]]:
 
 def clean(store: Path, say: Callable[[str], None]) -> list[str]:
     """Remove kept hosts and leftovers of dead runs; returns what was removed."""
-    from raftbed.hosts import labs
+    from raftbed.hosts import docker_runs, labs
     from raftbed.operating import clusters
 
     removed = [*labs.sweep(store), *labs.sweep(clusters.clusters_directory())]
     for lab in labs.list_labs(store):
         labs.remove_lab(lab)
         removed.append(lab.name)
+    removed += docker_runs.clean()
     for name in removed:
         say(f"removed {name}")
     clusters.tidy_up()
@@ -65,10 +66,13 @@ def tidy(store: Path) -> None:
     import contextlib
 
     from raftbed.errors import RaftbedError
-    from raftbed.hosts.labs import sweep
+    from raftbed.hosts import docker_runs, labs
 
-    with contextlib.suppress(OSError, RaftbedError):  # tidying up must not keep anyone from working
-        sweep(store)
+    # Tidying up must not keep anyone from working.
+    with contextlib.suppress(OSError, RaftbedError):
+        labs.sweep(store)
+    with contextlib.suppress(OSError, RaftbedError):
+        docker_runs.sweep()
 
 
 def _describe(test: suite.NamedTest) -> str:

@@ -124,6 +124,8 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {"register": _register}
 SYSTEMS: Mapping[str, str] = {"raft": "the Raft of raftbed.nodes, over HTTP"}
 HOSTS: Mapping[str, str] = {
     "local": "hosts made of this machine's own namespaces, with SSH and addresses of their own",
+    "docker": "containers of Docker or Podman, in a network of their own",
+    "vagrant": "virtual machines of a Vagrantfile, on a private network",
     SIMULATED: "no hosts: virtual time, disks and network in one process, for `raftbed simulate`",
     REAL_NODES: "the same with the whole nodes, server and storage included: `raftbed simulate --real-nodes`",
 }

@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {
     "raftbed": "raftbed",
+    "docker": "raftbed.docker",
     "nodes": "raftbed.nodes",
     "workloads": "raftbed.workloads",
     "analysis": "raftbed.analysis",

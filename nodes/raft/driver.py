@@ -236,7 +236,7 @@ class Driver:
             write: Callable[..., None] = self._storage.persist
             if persist.compact_to is not None:
                 write = partial(write, compact_to=persist.compact_to, install=persist.install)
-            self._disk.call(write, arguments, lambda _, error: self._persisted(ready.effects, error))
+            self._disk.call(write, arguments, lambda _, error: self._persisted(ready, error))
 
     def _tell_membership(self, on_membership: Callable[[MembershipConfig], None]) -> None:
         assert self._core is not None
@@ -245,7 +245,7 @@ class Driver:
             self._membership = membership
             on_membership(membership)
 
-    def _persisted(self, effects: Sequence[Effect], error: Exception | None) -> None:
+    def _persisted(self, ready: Ready, error: Exception | None) -> None:
         self._writing = False
         core = self._core
         assert core is not None
@@ -254,7 +254,8 @@ class Driver:
             return
         try:
             core.step(Durable(), self._clock())
-            self._finish(effects)
+            self._finish(ready.effects)
+            self._snapshots.persisted(ready.persist)
         except Exception as failure:
             self._end(failure)
             return

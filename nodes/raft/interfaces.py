@@ -93,7 +93,7 @@ class RaftStorage(Protocol):
 
     All methods block. Those of the first group are called one at a time, and those that touch the disk in a worker
     thread; those of the second, in another worker thread, beside them. Any exception shuts the node down, but for
-    `write_snapshot`'s: nothing is assumed of a storage that failed.
+    those of `write_snapshot` and `remove_obsolete`: nothing is assumed of a storage that failed.
     """
 
     def get_initial_state(self) -> StoredState:
@@ -141,6 +141,14 @@ class RaftStorage(Protocol):
         """Write what was captured; return the snapshot with its size and checksum when it is durable.
 
         None as soon as `cancelled` says so: then nothing is left of it.
+        """
+        ...
+
+    def remove_obsolete(self) -> None:
+        """Remove what a `persist` with `compact_to`, which is durable, made obsolete, and `persist` left where it was.
+
+        Removing large files takes long enough to delay a sync. It may be late, or never be called: then what is left
+        is removed at the next start.
         """
         ...
 

@@ -1,4 +1,5 @@
-"""What the driver does for snapshots, beside everything else that goes on: writing, storing, reading, sending.
+"""What the driver does for snapshots, beside everything else that goes on: writing, storing, reading, sending them, and
+removing what they made obsolete.
 
 It has a thread of its own, made when it is first needed: a snapshot that is written for seconds must not keep the log
 waiting. Only the event loop touches the core; what is done here comes back to it as an event.
@@ -22,6 +23,7 @@ from raftbed.nodes.raft.events import (
     ChunkStored,
     Event,
     Failed,
+    Persist,
     Restore,
     Send,
     SnapshotFailed,
@@ -69,6 +71,7 @@ class SnapshotWork:
         self._loop = asyncio.get_running_loop()
         self._thread: StorageWorker | None = None
         self._abort = threading.Event()
+        self._ended = False
         self._sending: set[asyncio.Task[None]] = set()
 
     def do(self, effect: TakeSnapshot | AbortSnapshot | StoreChunk | Restore) -> None:
@@ -125,6 +128,17 @@ class SnapshotWork:
         arguments = (request.snapshot, request.offset, request.data, request.done)
         self._call(self._storage.receive_snapshot, arguments, done)
 
+    def persisted(self, persist: Persist | None) -> None:
+        """Something is durable: where that made files obsolete, have them removed."""
+        if persist is None or persist.compact_to is None or self._ended:
+            return
+
+        def done(_result: None, error: Exception | None) -> None:
+            if error is not None:  # it costs room, and nothing else: tried again at the next compaction and start
+                _log.warning("what the log forgot could not be removed: %s", error)
+
+        self._call(self._storage.remove_obsolete, (), done)
+
     # -- sending --------------------------------------------------------------------------------------------------
 
     def send(self, message: Send) -> None:
@@ -168,6 +182,7 @@ class SnapshotWork:
     def end(self, then: Callable[[], None]) -> None:
         """Stop, and call `then` when nothing uses the storage any more."""
         self._abort.set()
+        self._ended = True
         for task in self._sending:
             task.cancel()
         if self._thread is None:

@@ -28,7 +28,8 @@ class InitialState:
 
 
 class LogStore(Protocol):
-    """Keeps term, vote and log. One call at a time; each may block."""
+    """Keeps term, vote and log. One call at a time, but for `remove_obsolete`, which may run beside the others; each
+    may block."""
 
     def get_initial_state(self) -> InitialState:
         """Recover, and say what there is. Called first, once.
@@ -56,6 +57,15 @@ class LogStore(Protocol):
 
         Raises:
             StorageError: it may not be durable.
+        """
+        ...
+
+    def remove_obsolete(self) -> None:
+        """Give back the room of what the log forgot. May be called in another thread, and late, or never: then at the
+        next start.
+
+        Raises:
+            StorageError: something could not be removed; the next call tries again.
         """
         ...
 
@@ -106,7 +116,11 @@ class SnapshotStore(Protocol):
         ...
 
     def discard_older(self, index: int) -> None:
-        """Forget snapshots that end before `index`."""
+        """Forget snapshots that end before `index`: `remove_obsolete` may remove them from now on."""
+        ...
+
+    def remove_obsolete(self) -> None:
+        """Give back the room of snapshots that were forgotten."""
         ...
 
     def close(self) -> None:

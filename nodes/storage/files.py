@@ -1,10 +1,23 @@
-"""The little that the log store asks of a file system: a seam at which tests cut writes, tear tails and fail syncs."""
+"""The little that the log store asks of a file system: a seam at which tests cut writes, tear tails and fail syncs.
+
+A file may have zeros written ahead of what is appended. Appending then overwrites blocks that the file has already, and
+a sync writes them and nothing else; where the file grows, each sync waits for the file system's journal too. Blocks
+that were only reserved (fallocate) would not do: the journal would have to say that they are written now. The method is
+that of etcd's write-ahead log and of databases.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Protocol
+
+WRITTEN_AHEAD = 1 << 20
+"""Bytes of zeros ahead of a large file's end: enough to be rare, few enough for one sync not to take long by them."""
+_LEAST_AHEAD = 64 << 10
+_PAGE = 4096
+_ZEROS = bytes(WRITTEN_AHEAD + _PAGE)
 
 
 class File(Protocol):
@@ -27,7 +40,11 @@ class File(Protocol):
         ...
 
     def close(self) -> None:
-        """Close it."""
+        """Close it; what was written ahead of its end is cut off, durably.
+
+        Raises:
+            OSError: it may be there still.
+        """
         ...
 
 
@@ -79,17 +96,34 @@ class DiskFile:
     """A `File` on a real file system.
 
     Parameters:
-        fd: an open file descriptor, positioned by O_APPEND.
+        fd: an open file descriptor.
+        end: where the file ends, and the first append goes.
+        ahead: most bytes of zeros that are written ahead at a time; 0: none. Less while the file is small.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, end: int, ahead: int = 0) -> None:
         self._fd = fd
+        self._end = self._zeros_end = end
+        self._ahead = min(ahead, len(_ZEROS))
 
     def append(self, data: bytes) -> None:
         """See `File`."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        self._end += _write_all(self._fd, data, self._end)
+        if self._end > self._zeros_end:
+            self._zeros_end = self._end
+            if self._ahead:
+                self._write_ahead()
+
+    def _write_ahead(self) -> None:
+        size = min(self._ahead, max(self._end, _LEAST_AHEAD))
+        size += -(self._end + size) % _PAGE
+        try:
+            self._zeros_end += _write_all(self._fd, memoryview(_ZEROS)[:size], self._end)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            self._ahead = 0  # what there is room for still is for what is appended
+            os.ftruncate(self._fd, self._end)
 
     def sync(self) -> None:
         """See `File`."""
@@ -97,7 +131,12 @@ class DiskFile:
 
     def close(self) -> None:
         """See `File`."""
-        os.close(self._fd)
+        try:
+            if self._zeros_end > self._end:
+                os.ftruncate(self._fd, self._end)
+                os.fsync(self._fd)
+        finally:
+            os.close(self._fd)
 
 
 class DiskDirectory:
@@ -105,17 +144,19 @@ class DiskDirectory:
 
     Parameters:
         path: made, private, when it is missing.
+        ahead: most bytes of zeros that are written ahead in its files at a time.
 
     Raises:
         OSError: it cannot be made or opened.
         BlockingIOError: another process has it open.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, ahead: int = 0) -> None:
         import fcntl
 
         _make_directory(path)
         self._path = path
+        self._ahead = ahead
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,11 +188,11 @@ class DiskDirectory:
 
     def open(self, name: str, *, truncate_to: int | None = None) -> DiskFile:
         """See `Directory`."""
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
         if truncate_to is not None:
             os.ftruncate(fd, truncate_to)
             os.fsync(fd)
-        return DiskFile(fd)
+        return DiskFile(fd, os.fstat(fd).st_size, self._ahead)
 
     def remove(self, name: str) -> None:
         """See `Directory`."""
@@ -180,3 +221,12 @@ def _make_directory(path: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _write_all(fd: int, data: bytes | memoryview, offset: int) -> int:
+    """Write all of `data` there; how many bytes that is."""
+    view = memoryview(data)
+    written = 0
+    while written < len(view):
+        written += os.pwrite(fd, view[written:], offset + written)
+    return written

@@ -6,7 +6,12 @@ Term, vote, truncations and entries go into one stream of records, so that a rou
 fdatasync. The newest record of a kind counts; nothing is changed in place. A segment that has grown to its size, or to
 a lesser one when the log is compacted, is followed by the next one, which begins with a header that repeats the hard
 state, and says where the log begins and which entry comes next. Compacting writes where the log begins now; segments of
-which no entry is needed any more are removed after that, from the first on.
+which no entry is needed any more are removed after that, from the first on: in another thread, because it takes a file
+system a while to give up a large file, and a sync should not wait for that. What a crash leaves of them is removed at
+the next start.
+
+The last segment may end in zeros that were written ahead (`raftbed.nodes.storage.files`): no record has length 0. They
+are cut off before the next segment is begun, and on opening.
 
 On opening, all segments are read in order. Only the last may end in a tear, which a power failure leaves of a write
 that was never synced and that nothing was promised on; it is cut off, durably, before anything new is written behind
@@ -17,7 +22,9 @@ be silent loss.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -26,7 +33,7 @@ import msgspec
 
 from raftbed.nodes.raft.messages import BEGINNING, Entry, HardState, LogBase
 from raftbed.nodes.storage.base import CorruptRecord, InitialState, StorageError
-from raftbed.nodes.storage.files import Directory, DiskDirectory, File
+from raftbed.nodes.storage.files import WRITTEN_AHEAD, Directory, DiskDirectory, File
 from raftbed.nodes.storage.records import (
     COMPACT,
     ENTRY,
@@ -87,6 +94,7 @@ class DiskLogStore:
         self._first = 1  # index of the first of the entries; after opening, the one after the base
         self._entries: list[Entry] = []
         self._last_in: dict[int, int] = {}  # segment to the greatest index that ever stood in it
+        self._obsolete: deque[int] = deque()  # segments to be removed, in that order
         self._broken: str | None = None
         self._encode = msgspec.msgpack.Encoder().encode
 
@@ -108,12 +116,14 @@ class DiskLogStore:
                 )
         except OSError as error:
             self._fail(f"the log cannot be read: {error}")
+        if self._base.index:
+            self._retire_segments(self._base.index)
         return InitialState(self._hard_state, tuple(self._entries), self._base)
 
     def _open_directory(self) -> Directory:
         if isinstance(self._place, Path):
             try:
-                self._directory = DiskDirectory(self._place)
+                self._directory = DiskDirectory(self._place, ahead=min(WRITTEN_AHEAD, self._segment_size))
             except BlockingIOError as error:
                 raise StorageError(f"{self._place}: another process uses this directory.") from error
         else:
@@ -239,19 +249,32 @@ class DiskLogStore:
             self._write(b"".join(parts))
             if self._next_offset >= (self._segment_size if compact_to is None else self._compacted_size):
                 self._begin_segment(self._segment + 1)
-            if compact_to is not None:
-                self._remove_segments(compact_to.index)
         except OSError as error:
             self._fail(f"the log cannot be written: {error}")
+        if compact_to is not None:
+            self._retire_segments(compact_to.index)
 
-    def _remove_segments(self, index: int) -> None:
-        """Remove those that begin the log and hold no entry after `index`; never the one that is written to."""
-        assert self._directory is not None
+    def _retire_segments(self, index: int) -> None:
+        """Those that begin the log and hold no entry after `index` are obsolete; never the one that is written to."""
         for number in sorted(self._last_in):
             if number == self._segment or self._last_in[number] > index:
                 break
-            self._directory.remove(_name(number))
+            self._obsolete.append(number)
             del self._last_in[number]
+
+    def remove_obsolete(self) -> None:
+        """See `LogStore`."""
+        directory = self._directory
+        assert directory is not None, "get_initial_state comes first"
+        while self._obsolete:
+            name = _name(self._obsolete[0])
+            try:
+                directory.remove(name)
+            except OSError as error:  # those behind it stay too: a log with a gap is taken for a damaged one
+                raise StorageError(
+                    f"{directory.path(name)}: an obsolete segment cannot be removed: {error}."
+                ) from error
+            self._obsolete.popleft()
 
     def get_log_entries(self, start: int, stop: int) -> tuple[Entry, ...]:
         """See `LogStore`."""
@@ -260,7 +283,8 @@ class DiskLogStore:
     def close(self) -> None:
         """See `LogStore`."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # then zeros are left behind its end, as after a crash
+                self._file.close()
             self._file = None
         if self._directory is not None:
             self._directory.close()
@@ -287,7 +311,7 @@ class DiskLogStore:
     def _begin_segment(self, number: int) -> None:
         assert self._directory is not None
         if self._file is not None:
-            self._file.close()
+            self._file.close()  # durably without its zeros: in front of the next segment they would be damage
         self._segment, self._next_offset, self._batch = number, 0, 0
         self._file = self._directory.open(_name(number))
         self._write(self._header())

@@ -46,6 +46,9 @@ class MemoryStore:
             self._base = compact_to
         self._entries.extend(entries)
 
+    def remove_obsolete(self) -> None:
+        """See `LogStore`."""
+
     def get_log_entries(self, start: int, stop: int) -> tuple[Entry, ...]:
         """See `LogStore`."""
         first = self._base.index + 1
@@ -116,6 +119,9 @@ class MemorySnapshots:
         self._incoming = bytearray()
 
     def discard_older(self, index: int) -> None:
+        """See `SnapshotStore`."""
+
+    def remove_obsolete(self) -> None:
         """See `SnapshotStore`."""
 
     def close(self) -> None:

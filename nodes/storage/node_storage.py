@@ -69,7 +69,9 @@ class NodeStorage:
         if not _leads_to(stored, snapshot):
             # The node died between installing the snapshot and beginning the log after it.
             self._log.persist(None, base.index + 1, (), compact_to=snapshot.base())
+            self.remove_obsolete()
             return InitialState(stored.hard_state, (), snapshot.base(), snapshot)
+        self.remove_obsolete()  # what the node that was here before did not get round to
         return InitialState(stored.hard_state, stored.entries, base, snapshot)
 
     def persist(
@@ -110,6 +112,11 @@ class NodeStorage:
     ) -> SnapshotMeta | None:
         """See `RaftStorage`."""
         return self._snapshots.write(snapshot, captured(), cancelled)
+
+    def remove_obsolete(self) -> None:
+        """See `RaftStorage`."""
+        self._log.remove_obsolete()
+        self._snapshots.remove_obsolete()
 
     def read_snapshot(self, snapshot: SnapshotMeta, offset: int, size: int) -> bytes:
         """See `RaftStorage`."""

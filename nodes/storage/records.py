@@ -7,7 +7,8 @@
 
 `batch` is the offset of the first record that was written in the same write: whatever lies before it was synced before
 this record was written. `checksum` is the CRC-32 of segment number, offset of the record, batch, type and payload:
-bytes that stand in the wrong place, or come from another file, are not taken for a record. Integers are little-endian,
+bytes that stand in the wrong place, or come from another file, are not taken for a record. Zeros, which are written
+ahead of the last record, are none either: no length is 0. Integers are little-endian,
 payloads are msgpack.
 """
 
@@ -82,7 +83,8 @@ def later_batch_after(segment: int, content: bytes, broken: int) -> int | None:
     without an earlier one too. But a record of a later write says that the broken one had been synced, and was
     changed after that.
     """
-    for candidate in range(broken + 1, len(content) - _FRAME.size + 1):
+    written = len(content.rstrip(b"\0"))  # a record begins before the zeros that were written ahead, or not at all
+    for candidate in range(broken + 1, min(written, len(content) - _FRAME.size + 1)):
         record = record_at(segment, content, candidate)
         if record is not None and record.batch > broken:
             return candidate

@@ -49,6 +49,7 @@ class DiskSnapshots:
         self._incoming: File | None = None
         self._incoming_id = ""
         self._incoming_size = self._incoming_checksum = 0
+        self._oldest = 0  # snapshots that end before this entry are obsolete
 
     def open(self) -> SnapshotMeta | None:
         """See `SnapshotStore`."""
@@ -180,10 +181,14 @@ class DiskSnapshots:
 
     def discard_older(self, index: int) -> None:
         """See `SnapshotStore`."""
+        self._oldest = max(self._oldest, index)
+
+    def remove_obsolete(self) -> None:
+        """See `SnapshotStore`."""
         assert self._directory is not None
         try:
             for name in self._directory.names():
-                if _NAME.fullmatch(name) and int(name[:20]) < index:
+                if _NAME.fullmatch(name) and int(name[:20]) < self._oldest:
                     self._directory.remove(name)
         except OSError as error:
             raise StorageError(f"{self._path('')}: old snapshots cannot be removed: {error}.") from error

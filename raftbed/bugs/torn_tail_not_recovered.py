@@ -17,7 +17,11 @@ class Uncut:
         self._directory = directory
 
     def open(self, name: str, *, truncate_to: int | None = None) -> File:
-        """Open, and leave what is there."""
+        """Open, and leave what is there, but for the zeros that were written ahead: they are no tear."""
+        if truncate_to is not None:
+            size = max(truncate_to, len(self._directory.read(name).rstrip(b"\0")))
+            if size < self._directory.size(name):
+                return self._directory.open(name, truncate_to=size)
         return self._directory.open(name)
 
     def __getattr__(self, name: str) -> Any:

@@ -169,7 +169,7 @@ class Toolbox:
             return {}
         script = f"{self.directory}/connect.py"
         command = [self.host.python, "-I", "-S", script, str(seconds), str(port), *addresses]
-        result = await self.host.run(command, timeout=seconds + 10.0)
+        result = await self.host.run(command, timeout=seconds + 30.0)
         try:
             answer: dict[str, str] = json.loads(result.stdout)
         except ValueError as error:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HOST_KINDS", "CommandResult", "Endpoint", "Host", "HostPool", "SocketFactory", "make_pool"]
 
-HOST_KINDS: Final = ("local",)
+HOST_KINDS: Final = ("local", "docker", "vagrant")
 """The kinds of host that raftbed makes; others are named by an inventory."""
 
 
@@ -34,6 +34,14 @@ def make_pool(kind: str, names: Sequence[str], directory: Path, *, access: Acces
         from raftbed.hosts.local import LocalPool
 
         return LocalPool(names, directory)
+    if kind == "docker":
+        from raftbed.hosts.docker import DockerPool
+
+        return DockerPool(names, directory)
+    if kind == "vagrant":
+        from raftbed.hosts.vagrant import VagrantPool
+
+        return VagrantPool(names, directory, up=access is not None and access.up)
     from raftbed.hosts.inventory_file import is_inventory, read_inventory
 
     if is_inventory(kind):

@@ -33,18 +33,20 @@ _NAME: Final = r"[a-z][a-z0-9-]{0,14}"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What the command line adds to an inventory.
+    """What the command line adds to an inventory, or to machines.
 
     Attributes:
         accept_new_keys: record the host keys of hosts that are not known yet.
         sudo_password: for hosts with sudo.
+        up: bring machines up that are not, where raftbed can.
     """
 
     accept_new_keys: bool = False
     sudo_password: str = ""
+    up: bool = False
 
     def __repr__(self) -> str:
-        return f"Access(accept_new_keys={self.accept_new_keys})"
+        return f"Access(accept_new_keys={self.accept_new_keys}, up={self.up})"
 
 
 def is_inventory(kind: str) -> bool:
@@ -54,6 +56,8 @@ def is_inventory(kind: str) -> bool:
 
 def clean_command(kind: str) -> str:
     """The command that removes what runs left on hosts."""
+    if kind == "vagrant":  # the machines are the user's; whatever ran on one ends with its reboot
+        return "vagrant reload"
     return f"raftbed cluster clean --hosts {shlex.quote(kind)}" if is_inventory(kind) else "raftbed clean"
 
 

@@ -91,7 +91,8 @@ def registry_directories() -> list[Path]:
     return places
 
 
-def _registries() -> list[Path]:
+def registries() -> list[Path]:
+    """Those of `registry_directories` that exist and are private to this user."""
     found = []
     for place in registry_directories():
         with contextlib.suppress(HostError, FileNotFoundError):
@@ -110,18 +111,27 @@ def register(directory: Path) -> Path:
     Raises:
         HostError: the registry directory belongs to someone else.
     """
-    registry = registry_directories()[0]
     for _ in range(5):
-        # Another lab may take the empty directory away between these two steps.
-        with contextlib.suppress(FileExistsError):
-            registry.mkdir(mode=0o700)
+        # Another lab may take the empty directory away before the link is in it.
         with contextlib.suppress(FileNotFoundError):
-            _check_private(registry)
-            link = registry / _link_name(directory)
+            link = open_registry() / _link_name(directory)
             with contextlib.suppress(FileExistsError):
                 link.symlink_to(directory)
             return link
-    raise HostError(f"the registry {registry} cannot be written.")
+    raise HostError(f"the registry {registry_directories()[0]} cannot be written.")
+
+
+def open_registry() -> Path:
+    """The private directory for what outlives a controller, made when it is not there.
+
+    Raises:
+        HostError: it belongs to someone else.
+    """
+    registry = registry_directories()[0]
+    with contextlib.suppress(FileExistsError):
+        registry.mkdir(mode=0o700)
+    _check_private(registry)
+    return registry
 
 
 def _check_private(registry: Path) -> None:
@@ -135,7 +145,7 @@ def _check_private(registry: Path) -> None:
 
 def unregister(directory: Path) -> None:
     """Take a lab out of the registry, and the registry away when it was the last."""
-    for registry in _registries():
+    for registry in registries():
         remove_link(registry / _link_name(directory))
 
 
@@ -145,6 +155,21 @@ def remove_link(link: Path) -> None:
         link.unlink()
     with contextlib.suppress(OSError):
         link.parent.rmdir()
+
+
+def make_private_directory(directory: Path) -> None:
+    """Make the directory for the files of a pool of hosts.
+
+    Raises:
+        HostError: it cannot be made, or there is something in it.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        if any(directory.iterdir()):
+            raise HostError(f"{directory} is not empty; hosts need a directory of their own.")
+    except OSError as error:
+        raise HostError(f"{directory} cannot be made: {error.strerror or error}.") from error
 
 
 def write_record(directory: Path, record: dict[str, Any]) -> None:
@@ -201,7 +226,7 @@ def lab_info(directory: Path) -> LabInfo | None:
 
 
 def _directories(store: Path | None) -> Iterator[Path]:
-    for registry in _registries():
+    for registry in registries():
         with contextlib.suppress(OSError):
             for link in sorted(registry.iterdir()):
                 if link.is_symlink():
@@ -321,7 +346,7 @@ def sweep(store: Path | None = None) -> list[str]:
             with contextlib.suppress(HostError):
                 remove_lab(lab)
                 removed.append(lab.name)
-    for registry in _registries():
+    for registry in registries():
         with contextlib.suppress(OSError):
             for link in registry.iterdir():
                 if link.is_symlink() and lab_info(link.readlink()) is None:

@@ -209,7 +209,7 @@ class LocalPool:
                 raise
 
     async def _start(self) -> None:
-        self._make_directory()
+        labs.make_private_directory(self._directory)
         specification, entries = self._specify()
         record = {**labs.controller_record(), "lab": asdict(specification)}
         labs.write_record(self._directory, record)
@@ -233,15 +233,6 @@ class LocalPool:
 
     def _log_of(self, name: str) -> Path:
         return self._directory / "hosts" / name / "ssh.log"
-
-    def _make_directory(self) -> None:
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._directory.chmod(0o700)
-            if any(self._directory.iterdir()):
-                raise HostError(f"{self._directory} is not empty; local hosts need a directory of their own.")
-        except OSError as error:
-            raise HostError(f"{self._directory} cannot be made: {error.strerror or error}.") from error
 
     def _specify(self) -> tuple[LabSpecification, dict[str, InventoryEntry]]:
         """Make keys, and say what each host is; also fills the inventory."""

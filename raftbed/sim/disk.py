@@ -117,8 +117,7 @@ class SimulatedDisk:
         return SimulatedFile(self, name, content)
 
     def remove(self, name: str) -> None:
-        """See `Directory`."""
-        self.commit()  # a file is removed when what replaces it has been synced
+        """Durable at once. What replaces the file has been synced; a write under way in another file has not been."""
         del self._files[name]
 
     def rename(self, old: str, new: str) -> None:

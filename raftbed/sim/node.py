@@ -323,6 +323,7 @@ class SimulatedNode:
             self._written_while_paused = True
             return
         self.disk.commit()
+        self._snapshot_work.persisted(ready.persist)
         self._writing = None
         if self.disk.unsynced:
             self.observer.unsynced(self, self.disk.unsynced)
@@ -336,9 +337,8 @@ class SimulatedNode:
             self._end(error)
 
     def _finish(self, ready: Ready) -> None:
-        do = self._do
         for effect in ready.effects:
-            do[type(effect)](effect)
+            self._do[type(effect)](effect)
 
     def _set_timer(self, core: Core) -> None:
         writing = self._writing is not None

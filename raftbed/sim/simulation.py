@@ -309,11 +309,13 @@ class Simulation:
     # -- side by side with the clients ----------------------------------------------------------------------------
 
     async def _sample(self) -> None:
+        taken = 0
         while self._sampled:
-            for _ in range(_SAMPLES_IN_A_SECOND):
-                self._sample_all()
-                await self.timeline.sleep(_SAMPLE_INTERVAL)
-            self._look_at_traffic()
+            self._sample_all()
+            await self.timeline.sleep(_SAMPLE_INTERVAL)
+            taken += 1
+            if taken % _SAMPLES_IN_A_SECOND == 0:
+                self._look_at_traffic()
 
     def _look_at_traffic(self) -> None:
         """A second is over: was more sent than there was reason to?"""

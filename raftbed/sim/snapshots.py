@@ -19,6 +19,7 @@ from raftbed.nodes.raft.events import (
     AbortSnapshot,
     ChunkStored,
     Event,
+    Persist,
     Restore,
     Send,
     SnapshotFailed,
@@ -33,6 +34,7 @@ from raftbed.sim.timeline import Timeline
 
 _WRITE = (2_000_000, 30_000_000)  # nanoseconds
 _CHUNK = (200_000, 2_000_000)
+_REMOVAL = 10_000_000  # till what was made obsolete is removed; a crash before that leaves it
 
 
 class Process(Protocol):
@@ -102,6 +104,11 @@ class SnapshotWork:
     def store(self, effect: StoreChunk) -> None:
         """Store a piece that a leader sent."""
         self._later(_CHUNK, self._receive, effect)
+
+    def persisted(self, persist: Persist | None) -> None:
+        """Something is durable: where that made files obsolete, have them removed."""
+        if persist is not None and persist.compact_to is not None:
+            self._timeline.after(_REMOVAL, self._if_alive, self._storage.remove_obsolete, ())
 
     def restore(self, effect: Restore) -> None:
         """Make what was received the state.

@@ -21,7 +21,7 @@ from raftbed.systems.kv_client import KeyValueConnection
 
 PORT = 8400
 _STATUS_TIMEOUT = 1.0
-_START_TIMEOUT = 20.0
+_START_TIMEOUT = 90.0  # emulated machines take long to import; a process that ends is noticed at once
 _HOST_TIMEOUT = 5.0
 _LOOK_AGAIN = 3.0  # seconds without an answer after which one asks whether the process lives at all
 _POLL = 0.05

@@ -126,6 +126,7 @@ def test_segments_are_removed(tmp_path):
     before = len(list((tmp_path / "log").iterdir()))
     storage.write_snapshot(meta(39), storage.capture_state(), lambda: False)
     storage.persist(None, None, (), compact_to=Log(entries(1, 39)).base_at(37))
+    storage.remove_obsolete()
     assert len(list((tmp_path / "log").iterdir())) < before / 2
     storage.close()
 
@@ -285,6 +286,7 @@ def workload(storage: NodeStorage, machine: ListMachine, promised: list[int]) ->
         storage.apply_to_state_machine(entries(first, last))
         storage.write_snapshot(meta(last), storage.capture_state(), lambda: False)
         storage.persist(HardState(round_), None, (), compact_to=Log(entries(1, last)).base_at(last - 2))
+        storage.remove_obsolete()
 
 
 @pytest.mark.parametrize("how", ["all_that_was_written", "only_what_was_synced"])

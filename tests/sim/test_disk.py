@@ -63,6 +63,16 @@ def test_a_kill_loses_nothing_but_a_part_of_the_write_under_way():
     assert b"keptwrittennow" in left
 
 
+def test_removing_a_file_syncs_no_write_under_way_in_another():
+    disk = disk_with(b"", b"")
+    disk.open("old").append(b"obsolete")
+    disk.open("log").append(b"data")
+    disk.open("log").sync()
+    disk.remove("old")
+    assert disk.names() == ["log"]
+    assert disk.unsynced == 4
+
+
 def test_a_full_disk_takes_a_part_and_a_broken_one_nothing():
     disk = disk_with(b"1234", b"")
     disk.full = True

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests_docker import docker_pool, why_no_engine
 from tests_inventory import inventory_through_proxy
 
 from raftbed.errors import HostError
@@ -83,7 +84,12 @@ def inventory(mode: str, server: str) -> Kind:
     return Kind(f"inventory-{mode}-{server}", lambda: why_no_local(mode, server), pool)
 
 
-_OF_ROOT = (local("root", "openssh"), local("root", "embedded"), inventory("root", "openssh"))
+def docker() -> Kind:
+    """Containers."""
+    return Kind("docker", why_no_engine, lambda directory: docker_pool(NAMES, directory))
+
+
+_OF_ROOT = (local("root", "openssh"), local("root", "embedded"), inventory("root", "openssh"), docker())
 _OF_USERS = (local("multi", "openssh"), local("single", "embedded"), inventory("single", "embedded"))
 
 KINDS = _OF_ROOT if os.geteuid() == 0 else _OF_USERS

@@ -21,6 +21,7 @@ class Content:
     data: bytearray = field(default_factory=bytearray)
     synced: int = 0
     name_synced: bool = False
+    closed: bool = True
 
 
 class FakeFile:
@@ -28,6 +29,7 @@ class FakeFile:
 
     def __init__(self, disk: FakeDisk, content: Content) -> None:
         self.disk, self.content = disk, content
+        content.closed = False
 
     def append(self, data: bytes) -> None:
         disk = self.disk
@@ -47,7 +49,7 @@ class FakeFile:
         self.disk.syncs += 1
 
     def close(self) -> None:
-        pass
+        self.content.closed = True
 
 
 class FakeDisk:
@@ -59,11 +61,13 @@ class FakeDisk:
         failing_sync: syncs fail.
         written: bytes so far.
         syncs: of files so far.
+        ahead: zeros that are written ahead in a file that is written to: a power failure leaves them behind the rest.
     """
 
-    def __init__(self, files: dict[str, bytes] | None = None, *, power_for: int | None = None) -> None:
+    def __init__(self, files: dict[str, bytes] | None = None, *, power_for: int | None = None, ahead: int = 0) -> None:
         self.files = {name: Content(bytearray(data), len(data), True) for name, data in (files or {}).items()}
         self.power_for = power_for
+        self.ahead = ahead
         self.full = False
         self.failing_sync = False
         self.written = 0
@@ -109,11 +113,11 @@ class FakeDisk:
     # -- what is left after a power failure -----------------------------------------------------------------------
 
     def all_that_was_written(self) -> FakeDisk:
-        return FakeDisk({name: bytes(content.data) for name, content in self.files.items()})
+        return self._left({name: bytes(content.data) for name, content in self.files.items()})
 
     def only_what_was_synced(self) -> FakeDisk:
         kept = {name: content for name, content in self.files.items() if content.name_synced}
-        return FakeDisk({name: bytes(content.data[: content.synced]) for name, content in kept.items()})
+        return self._left({name: bytes(content.data[: content.synced]) for name, content in kept.items()})
 
     def the_last_write_with_a_hole(self, start: int, stop: int) -> FakeDisk:
         """What was not synced of each file reads as zeros from `start` to `stop`, as blocks that were not written."""
@@ -123,4 +127,19 @@ class FakeDisk:
             for offset in range(content.synced + start, min(content.synced + stop, len(data))):
                 data[offset] = 0
             left[name] = bytes(data)
-        return FakeDisk(left)
+        return self._left(left)
+
+    def only_a_part_of_the_last_write(self, start: int, stop: int) -> FakeDisk:
+        """What was not synced of each file reads as zeros, but from `start` to `stop`."""
+        left = {}
+        for name, content in self.files.items():
+            loose = content.data[content.synced :]
+            kept = bytes(start) + loose[start:stop] + bytes(max(len(loose) - stop, 0))
+            left[name] = bytes(content.data[: content.synced] + kept[: len(loose)])
+        return self._left(left)
+
+    def _left(self, files: dict[str, bytes]) -> FakeDisk:
+        for name in files:
+            if not self.files[name].closed:
+                files[name] += bytes(self.ahead)
+        return FakeDisk(files, ahead=self.ahead)

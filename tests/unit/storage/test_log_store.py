@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from fake_disk import FakeDisk
@@ -65,6 +66,7 @@ def test_what_was_compacted_is_soon_on_disk_no_more():
     for first in range(1, 2001, 50):
         base = LogBase(first - 11, 1, "00" * 8) if first > 11 else None
         store.persist(None, None, entries(first, first + 49, size=10_000), compact_to=base)
+        store.remove_obsolete()
     assert sum(disk.size(name) for name in disk.names()) < 2 * COMPACTED_SIZE + 50 * 11_000
     found = DiskLogStore(disk.only_what_was_synced()).get_initial_state()
     assert (found.base.index, found.entries) == (1940, entries(1941, 2000, size=10_000))
@@ -116,11 +118,12 @@ def offsets_of_writes(writes: int) -> list[int]:
     return offsets
 
 
-def test_a_changed_byte_anywhere_before_the_last_write_is_corruption():
+@pytest.mark.parametrize("ahead", [0, 500])
+def test_a_changed_byte_anywhere_before_the_last_write_is_corruption(ahead):
     """Silence would be the loss of what had been promised; so the store refuses, and names the file."""
     disk = FakeDisk()
     filled(disk, writes=4)
-    sound = disk.read("00000001.log")
+    sound = disk.read("00000001.log") + bytes(ahead)
     last_write = offsets_of_writes(4)[-1]
     for offset in range(last_write):
         damaged = bytearray(sound)
@@ -129,6 +132,28 @@ def test_a_changed_byte_anywhere_before_the_last_write_is_corruption():
             CorruptRecord, match=r"/disk/00000001\.log: the record at byte \d+ is corrupted.*remove it from the cluster"
         ):
             DiskLogStore(FakeDisk({"00000001.log": bytes(damaged)})).get_initial_state()
+
+
+@pytest.mark.parametrize("ahead", [0, 500])
+def test_a_write_that_reads_as_zeros_with_one_behind_it_is_corruption(ahead):
+    """It had been synced before the one behind it was written: it is no tear, and not the end either."""
+    disk = FakeDisk()
+    filled(disk, writes=4)
+    sound = disk.read("00000001.log") + bytes(ahead)
+    begins = offsets_of_writes(4)
+    for start, stop in pairwise([0, *begins]):
+        damaged = sound[:start] + bytes(stop - start) + sound[stop:]
+        with pytest.raises(CorruptRecord, match=rf"00000001\.log: the record at byte {start} is corrupted"):
+            DiskLogStore(FakeDisk({"00000001.log": damaged})).get_initial_state()
+
+
+def test_zeros_at_the_end_of_an_earlier_segment_are_corruption():
+    """They are cut off before the next segment is begun."""
+    disk = FakeDisk()
+    filled(disk, writes=30, segment_size=200)
+    disk.files["00000002.log"].data += bytes(10)
+    with pytest.raises(CorruptRecord, match=r"/disk/00000002\.log"):
+        DiskLogStore(disk).get_initial_state()
 
 
 def test_a_damaged_end_of_an_earlier_segment_is_corruption():
@@ -156,10 +181,11 @@ def test_a_segment_in_the_place_of_another_is_corruption():
         DiskLogStore(disk).get_initial_state()
 
 
-def test_garbage_behind_the_last_write_is_a_tear():
+@pytest.mark.parametrize("zeros", [0, 500])
+def test_garbage_behind_the_last_write_is_a_tear(zeros):
     disk = FakeDisk()
     filled(disk, writes=3)
-    disk.files["00000001.log"].data += os.urandom(50)
+    disk.files["00000001.log"].data += os.urandom(50) + bytes(zeros)
     assert DiskLogStore(disk).get_initial_state().entries == entries(1, 3)
 
 
@@ -241,6 +267,36 @@ def test_a_torn_file_is_cut_before_it_is_written_to(tmp_path):
     segment.write_bytes(sound + sound[:20])
     DiskLogStore(tmp_path).get_initial_state()
     assert segment.read_bytes() == sound
+
+
+def test_zeros_that_a_killed_process_left_are_the_end(tmp_path):
+    store = DiskLogStore(tmp_path)
+    store.get_initial_state()
+    store.persist(HardState(1, "n1"), None, entries(1, 3))
+    segment = tmp_path / "00000001.log"
+    left = segment.read_bytes()
+    store.close()
+    sound = segment.read_bytes()
+    assert left.startswith(sound + bytes(1000))
+    segment.write_bytes(left)
+    again = DiskLogStore(tmp_path)
+    found = again.get_initial_state()
+    assert (found.hard_state, found.entries) == (HardState(1, "n1"), entries(1, 3))
+    assert segment.read_bytes() == sound
+    again.close()
+
+
+def test_no_zeros_are_left_in_a_segment_with_another_behind_it(tmp_path):
+    store = DiskLogStore(tmp_path, segment_size=200)
+    store.get_initial_state()
+    for index in range(1, 31):
+        store.persist(None, None, entries(index, index))
+    *earlier, last = sorted(tmp_path.iterdir())
+    assert len(earlier) > 3
+    assert all(path.stat().st_size < 300 for path in earlier)
+    assert last.stat().st_size >= 4096, "written ahead"
+    store.close()
+    assert last.stat().st_size < 300
 
 
 def test_what_is_stored_is_private(tmp_path):

@@ -78,10 +78,16 @@ def bytes_of_the_workload() -> int:
     return disk.written
 
 
-def every_cut() -> Iterator[tuple[FakeDisk, int]]:
+@pytest.fixture(params=[0, 7, 400], ids=lambda ahead: f"{ahead} zeros written ahead")
+def ahead(request: pytest.FixtureRequest) -> int:
+    """Zeros that a power failure leaves behind the end of the segment that is written to."""
+    return request.param
+
+
+def every_cut(ahead: int) -> Iterator[tuple[FakeDisk, int]]:
     """The workload, cut off after each number of bytes, and how many of its writes were promised."""
     for power_for in range(bytes_of_the_workload() + 1):
-        disk = FakeDisk(power_for=power_for)
+        disk = FakeDisk(power_for=power_for, ahead=ahead)
         yield disk, run_until_the_power_fails(disk)
 
 
@@ -100,16 +106,16 @@ def check_that_it_goes_on(disk: FakeDisk, found: InitialState) -> None:
     assert again == InitialState(HardState(9, "n2"), (*found.entries, more))
 
 
-def test_a_cut_after_every_byte():
-    for disk, promised in every_cut():
+def test_a_cut_after_every_byte(ahead):
+    for disk, promised in every_cut(ahead):
         left = disk.all_that_was_written()
         found = DiskLogStore(left, segment_size=SMALL).get_initial_state()
         assert found in allowed(promised), f"cut after {disk.power_for} bytes"
         check_that_it_goes_on(left, found)
 
 
-def test_a_cut_after_every_byte_and_what_was_not_synced_is_gone():
-    for disk, promised in every_cut():
+def test_a_cut_after_every_byte_and_what_was_not_synced_is_gone(ahead):
+    for disk, promised in every_cut(ahead):
         left = disk.only_what_was_synced()
         found = DiskLogStore(left, segment_size=SMALL).get_initial_state()
         # A roll-over syncs the write before it returns: the store may know more than it could tell.
@@ -118,16 +124,28 @@ def test_a_cut_after_every_byte_and_what_was_not_synced_is_gone():
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 8), (0, 40), (4, 12), (20, 60), (30, 31)])
-def test_a_tear_with_a_hole_is_a_tear(start, stop):
+def test_a_tear_with_a_hole_is_a_tear(start, stop, ahead):
     """A disk may write the later blocks of an unsynced write before the earlier ones."""
-    for disk, promised in every_cut():
+    for disk, promised in every_cut(ahead):
         left = disk.the_last_write_with_a_hole(start, stop)
         found = DiskLogStore(left, segment_size=SMALL).get_initial_state()
         assert found in allowed(promised), f"cut after {disk.power_for} bytes"
 
 
-def test_power_failures_while_recovering_from_a_power_failure():
-    for disk, promised in every_cut():
+@pytest.mark.parametrize("sector", [16, 40])
+def test_any_one_sector_of_the_last_write_is_a_tear(sector, ahead):
+    """Where blocks are there already, any of a write's may be kept, and all others read as the zeros they held."""
+    for disk, promised in every_cut(ahead):
+        loose = max(len(content.data) - content.synced for content in disk.files.values()) if disk.files else 0
+        for start in range(0, loose, sector):
+            left = disk.only_a_part_of_the_last_write(start, start + sector)
+            found = DiskLogStore(left, segment_size=SMALL).get_initial_state()
+            assert found in allowed(promised), f"cut after {disk.power_for} bytes"
+            check_that_it_goes_on(left, found)
+
+
+def test_power_failures_while_recovering_from_a_power_failure(ahead):
+    for disk, promised in every_cut(ahead):
         left = disk.all_that_was_written()
         for power_for in (0, 1, 10):
             left.power_for, left.written = power_for, 0

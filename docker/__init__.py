@@ -1,0 +1,1 @@
+"""The recipe of the image for hosts in containers; files only."""
