@@ -28,7 +28,7 @@ BUG = Bug(
     seen_in="async-raft 0.6.1",
     test="partition-test",
     faults="a leader that is lost just after its election",
-    simulation=Scenario(settings={"time_limit": 3.0, "recovery_timeout": 2.0}),
+    simulation=Scenario(settings={"time_limit": 3.0}),
     plant=plant,
 )
 

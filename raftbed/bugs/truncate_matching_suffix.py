@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from raftbed.bugs import Bug, Scenario, replace, run_planted
+from raftbed.bugs import Beat, Bug, Scenario, Story, replace, run_planted
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.messages import AppendEntriesRequest
 
@@ -38,7 +38,21 @@ BUG = Bug(
     seen_in="openraft 9540c904",
     test="partition-test",
     faults="messages that overtake each other, then the loss of the leader",
-    simulation=Scenario(settings={"time_limit": 3.0, "recovery_timeout": 2.0}),
+    simulation=Scenario(
+        # Messages come twice and overtake each other, and one follower's disk is slow, so that the other's copy counts.
+        # It cuts that copy off again, not knowing yet that it is committed; and then the leader is lost.
+        story=Story(
+            (
+                Beat("delay", "all", (0.0, 0.0), (0.9, 0.9), {"least_ms": 0, "most_ms": 40, "share": 0.5}),
+                Beat("duplicate", "all", (0.0, 0.0), (0.9, 0.9), {"share": 0.7}),
+                Beat("slow-disk", "followers-minority", (0.0, 0.0), (0.9, 0.9), {"factor": 200}),
+                Beat("kill", "leader", (0.1, 0.4), (1.2, 1.2)),
+            ),
+            every=2.0,
+        ),
+        nodes=3,
+        settings={"time_limit": 5.0, "rate": 200.0, "concurrency": 12},
+    ),
     plant=plant,
 )
 

@@ -9,13 +9,20 @@ one, in place of the generators that made them. To take a step or an operation o
 Every change also changes the luck of what follows: a message that is not sent moves the draws of those behind it. With
 schedule and operations spelled out the seed decides about that luck alone, so that each candidate is tried under a few
 seeds, and counts when one of them shows the violation.
+
+What needs luck would stay large that way: of a run with hundreds of operations, most smaller ones show nothing under a
+few seeds. So there are three bold steps first. The run is ended soon after the violation: with the same seed a shorter
+run is the beginning of the longer one, so that this needs no luck. Then the last faults are tried alone, moved to the
+beginning, and a handful of operations drawn at random; such runs are quick, so that many seeds can be tried.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 from typing import TypeVar
 
 from raftbed.model import INVALID, SECOND, FaultStep, Op, Plan
@@ -28,6 +35,14 @@ from raftbed.workloads.base import Request
 
 _LUCKS = 4
 _LUCKS_OF_A_SCRIPT = 8  # for the change after which there is more than one seed to try
+_OTHER_SEED = 1_000_003
+_MOST_LUCKS = 100  # of a bold step
+_PATIENCE = 1 / 5  # of the time, for a bold step
+_LEAST_TIME = 0.5  # seconds of a run
+_CALM = 0.4  # seconds before the first of the last faults
+_LAST_FAULTS = 5
+_HANDFULS = (0, 1, 2, 4, 8, 12, 24)  # numbers of operations
+_FEW = 12  # operations, that need no bold step
 _T = TypeVar("_T")
 
 
@@ -41,7 +56,9 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
+class Candidate:
+    """What is tried: a plan, and its operations one by one; None: as its generators make them."""
+
     plan: Plan
     script: tuple[Call, ...] | None
 
@@ -72,9 +89,10 @@ class Shrinker:
         self._simulator = simulator
         self._clock = clock
         self._until = clock() + seconds
+        self._patience = seconds * _PATIENCE
         self._tell = tell
-        self._first = _Candidate(replay.plan, replay.script)
-        self._best: tuple[_Candidate, Recording, Results] | None = None
+        self._first = Candidate(replay.plan, replay.script)
+        self._best: tuple[Candidate, Recording, Results] | None = None
         self._what = "as it was"
         self.trials = 0
 
@@ -82,11 +100,14 @@ class Shrinker:
         """The smallest counterexample that was found, its recording and its verdicts; None: it does not repeat."""
         if not self._try(self._first, lucks=1):
             return None
+        self._beginning_alone()
+        self._last_faults_alone()
         before = None
         while before != self.size and self._has_time():
             before = self.size
             self._spell_out()
             self._witness_alone()  # if it is enough, all that follows is quick
+            self._a_handful_of_operations()
             self._fewer_faults()
             self._shorter()
             self._fewer_operations()
@@ -102,9 +123,62 @@ class Shrinker:
         return Size(len(candidate.plan.schedule), operations, len(candidate.plan.nodes))
 
     @property
-    def _found(self) -> tuple[_Candidate, Recording, Results]:
+    def _found(self) -> tuple[Candidate, Recording, Results]:
         assert self._best is not None
         return self._best
+
+    # -- bold steps -----------------------------------------------------------------------------------------------
+
+    def _beginning_alone(self) -> None:
+        """End the run soon after the violation."""
+        self._what = "the beginning alone"
+        least, most = _LEAST_TIME, self._found[0].plan.time_limit
+        while most - least > _LEAST_TIME / 2 and self._has_time():
+            limit = round((least + most) / 2, 2)
+            if self._try(until(self._found[0], limit), lucks=1):
+                most = limit
+            else:
+                least = limit
+
+    def _last_faults_alone(self) -> None:
+        """Leave out what happened before the last few faults, and the time in which it did."""
+        self._what = "the last faults alone"
+        candidate = self._found[0]
+        counts = range(1, min(_LAST_FAULTS, len(candidate.plan.schedule) - 1) + 1)
+        moved = [last_faults(candidate, count) for count in counts]
+        if self._lucky(lambda luck: moved, candidate.plan.seed):
+            self._beginning_alone()
+
+    def _a_handful_of_operations(self) -> None:
+        """Draw a few operations, each at its time; what clients must contradict is not to be had that way."""
+        candidate, recording, _ = self._found
+        if self.size.operations <= _FEW or self._wanted == {"linearizable"}:
+            return
+        self._what = "a handful of operations"
+        calls = [call for call in candidate.script or script_of(recording) if call.at is not None]
+        if self._wanted == {"raft-invariants"}:
+            calls = [call for call in calls if not call.request.is_read]  # reads leave no entries
+
+        def drawn(luck: int) -> Iterator[Candidate]:
+            for count in _HANDFULS:
+                if count < len(calls):
+                    random = Random(f"{candidate.plan.seed}:{count}:{luck}")
+                    places = sorted(random.sample(range(len(calls)), count))
+                    yield Candidate(candidate.plan, tuple(calls[place] for place in places))
+
+        self._lucky(drawn, candidate.plan.seed)
+
+    def _lucky(self, candidates: Callable[[int], Iterable[Candidate]], seed: int) -> bool:
+        """Try each candidate under one seed after the other, until one shows the violation or patience ends."""
+        end = self._clock() + self._patience
+        for luck in range(_MOST_LUCKS):
+            for candidate in candidates(luck):
+                if self._clock() >= end or not self._has_time():
+                    return False
+                plan = replace(candidate.plan, seed=seed + _OTHER_SEED * luck)
+                if self._try(replace(candidate, plan=plan), lucks=1):
+                    return True
+        return False
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
@@ -125,11 +199,7 @@ class Shrinker:
             limit = round(max(1.0, candidate.plan.time_limit * share), 2)
             if limit >= candidate.plan.time_limit or not self._has_time():
                 continue
-            steps = tuple(replace(s, until=min(s.until, limit)) for s in candidate.plan.schedule if s.at < limit - 0.05)
-            script = candidate.script
-            if script is not None:
-                script = tuple(call for call in script if call.at is None or call.at <= limit)
-            if self._try(_Candidate(replace(candidate.plan, time_limit=limit, schedule=steps), script)):
+            if self._try(until(candidate, limit)):
                 return
 
     def _spell_out(self) -> None:
@@ -181,14 +251,14 @@ class Shrinker:
 
     # -- trials ---------------------------------------------------------------------------------------------------
 
-    def _try(self, candidate: _Candidate, *, lucks: int = _LUCKS) -> bool:
+    def _try(self, candidate: Candidate, *, lucks: int = _LUCKS) -> bool:
         """Whether a candidate shows the violation; if so it is the best."""
         for luck in range(lucks):
             plan = candidate.plan
             if luck:
                 if candidate.script is None:
                     return False  # another seed would be other operations
-                plan = replace(plan, seed=plan.seed + 1_000_003 * luck)
+                plan = replace(plan, seed=plan.seed + _OTHER_SEED * luck)
             if not self._has_time() and self._best is not None:
                 return False
             self.trials += 1
@@ -202,6 +272,27 @@ class Shrinker:
 
     def _has_time(self) -> bool:
         return self._clock() < self._until
+
+
+def until(candidate: Candidate, limit: float) -> Candidate:
+    """A run that ends sooner, `limit` seconds after the clients started; until then nothing is another."""
+    steps = tuple(replace(s, until=min(s.until, limit)) for s in candidate.plan.schedule if s.at < limit - 0.05)
+    script = candidate.script
+    if script is not None:
+        script = tuple(call for call in script if call.at is None or call.at <= limit)
+    return Candidate(replace(candidate.plan, time_limit=limit, schedule=steps), script)
+
+
+def last_faults(candidate: Candidate, count: int) -> Candidate:
+    """A run of the last `count` faults, a little after its beginning."""
+    steps = sorted(candidate.plan.schedule, key=lambda step: step.at)[-count:]
+    sooner = max(0.0, steps[0].at - _CALM)
+    moved = tuple(replace(s, at=round(s.at - sooner, 4), until=round(s.until - sooner, 4)) for s in steps)
+    plan = replace(candidate.plan, schedule=moved, time_limit=round(candidate.plan.time_limit - sooner, 4))
+    if candidate.script is None:
+        return Candidate(plan, None)
+    calls = (call for call in candidate.script if call.at is None or call.at >= sooner)
+    return Candidate(plan, tuple(call if call.at is None else replace(call, at=call.at - sooner) for call in calls))
 
 
 def smallest(items: Sequence[_T], holds: Callable[[Sequence[_T]], bool], goes_on: Callable[[], bool]) -> Sequence[_T]:
@@ -232,7 +323,7 @@ def smallest(items: Sequence[_T], holds: Callable[[Sequence[_T]], bool], goes_on
 def script_of(recording: Recording) -> tuple[Call, ...]:
     """The operations of a run, one by one."""
     phases = {event.message: event.time for event in recording.events if event.kind == "phase"}
-    begin, reads = phases["clients"], phases["final-reads"]
+    begin, reads = phases["clients"], _final_reads(phases)
 
     def call(op: Op) -> Call:
         assert isinstance(op.process, int)
@@ -242,10 +333,15 @@ def script_of(recording: Recording) -> tuple[Call, ...]:
     return tuple(call(op) for op in recording.ops if op.type == "invoke")
 
 
+def _final_reads(phases: Mapping[str, int]) -> float:
+    """When they began; never, where the run was cut off before."""
+    return phases.get("final-reads", math.inf)
+
+
 def witness_of(recording: Recording, results: Results, script: Sequence[Call]) -> list[Call]:
     """The operations of a script that contradict each other, as far as a verdict names them."""
     phases = {event.message: event.time for event in recording.events if event.kind == "phase"}
-    begin, reads = phases["clients"], phases["final-reads"]
+    begin, reads = phases["clients"], _final_reads(phases)
     found: dict[int, Call] = {}
     for verdict in results.verdicts:
         witness = verdict.details.get("witness")
