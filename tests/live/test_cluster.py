@@ -94,6 +94,14 @@ class User:
         return found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ctrl_c_is_heard() -> Iterator[None]:
+    """As at a terminal: what a script starts in its background is told to ignore SIGINT, and so are its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def up(tmp_path_factory) -> Iterator[tuple[User, str]]:
     """A user with a cluster of three nodes that can be reached on loopback, and what he was told about it."""
