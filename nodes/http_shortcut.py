@@ -113,7 +113,7 @@ class _Connection(web.RequestHandler):
         )
 
     def _take(self, message: Any, payload: Any) -> None:
-        self._parser.message_consumed()  # type: ignore[union-attr]
+        self._parser.message_consumed()  # type: ignore[union-attr]  # there is one: it has just made `message`
         self._server.requests_count += 1
         self._request_in_progress = True
         path, _, query_string = message.path.partition("?")

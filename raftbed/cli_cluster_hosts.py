@@ -151,14 +151,15 @@ def ssh_config(out: Path | None, choice: str | None) -> int:
       raftbed cluster ssh-config --out FILE
       ssh -F FILE n1
     """
-    from raftbed.operating import clusters, ssh_access
+    from raftbed.operating import ssh_access
+    from raftbed.private_files import write_private
 
     cluster = picked(choice)
     text = ssh_access.configuration(cluster)
     if out is None:
         click.echo(text, nl=False)
     else:
-        clusters.write_private(out, text.encode())
+        write_private(out, text.encode())
         first = text.split(maxsplit=2)[1]
         Console().result(f"{out} is written. Use it so: ssh -F {shlex.quote(str(out))} {first}")
     return EXIT_VALID

@@ -31,6 +31,7 @@ import msgspec
 
 from raftbed.errors import StoreError
 from raftbed.model import FaultEvent, Op, Plan, Validity, Verdict
+from raftbed.private_files import write_private
 from raftbed.record import read_history, read_json_lines
 
 RUN_SCHEMA = "raftbed.run/1"
@@ -130,24 +131,6 @@ class Results:
     validity: Validity
     verdicts: tuple[Verdict, ...]
     schema: str = RESULTS_SCHEMA
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file with mode 0600, whole or not at all.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as stream:
-            stream.write(content)
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}.") from error
 
 
 class RunDirectory:

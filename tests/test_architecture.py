@@ -112,6 +112,7 @@ def test_analysis_reads_records_and_nothing_else(module):
         "raftbed.errors",
         "raftbed.record",
         "raftbed.store",
+        "raftbed.private_files",
         "raftbed.__version__",
     )
     assert [name for name in own(SOURCES[module]) if not within(name, *allowed)] == []

@@ -14,7 +14,8 @@ from raftbed.analysis.operations import Span
 from raftbed.analysis.report import drawings, ledger, messages, plots
 from raftbed.analysis.report.view import View, gather, script_safe
 from raftbed.model import SECOND
-from raftbed.store import RunDirectory, write_private
+from raftbed.private_files import write_private
+from raftbed.store import RunDirectory
 
 _HERE = Path(__file__).parent
 _T = TypeVar("_T")

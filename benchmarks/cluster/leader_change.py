@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ async def drive(nodes: Nodes, clients: int, changes: list[str]) -> tuple[list[Ch
     """Load, and change the leader under it."""
     tally, stop, seen = Tally(), asyncio.Event(), []
     everyone = [
-        SessionClient(name, list(nodes.ports), lambda serial, name=name: count_up(name, serial), tally)  # type: ignore[misc]
+        SessionClient(name, list(nodes.ports), partial(count_up, name), tally)
         for name in (f"client{number}" for number in range(clients))
     ]
     running = [asyncio.ensure_future(client.run(stop)) for client in everyone]

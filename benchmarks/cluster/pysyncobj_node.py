@@ -26,7 +26,7 @@ def sync_each_entry() -> None:
     journal.FileJournal.add = add_and_sync
 
 
-class Store(SyncObj):  # type: ignore[misc]
+class Store(SyncObj):  # type: ignore[misc]  # PySyncObj has no types
     """A replicated map."""
 
     def __init__(self, own: str, others: list[str], journal_file: str, *, batch: bool) -> None:

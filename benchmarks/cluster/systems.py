@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +27,7 @@ class Unavailable(Exception):
     """This system cannot be measured here; says why."""
 
 
-class System:
+class System(ABC):
     """A cluster. Subclasses say how a node is started, who leads, and what requests look like.
 
     Parameters:
@@ -101,25 +102,25 @@ class System:
 
     # -- what differs -------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def command(self, number: int) -> list[str]:
         """Starts a node."""
-        raise NotImplementedError
 
     def begin(self) -> int:
         """Make the nodes a cluster, if they do not do it by themselves; true when it is done."""
         return 1
 
+    @abstractmethod
     def leading(self) -> int:
         """Number of the node that leads, -1 for none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, key: str) -> bytes:
         """A durable write."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, key: str) -> bytes:
         """A linearizable read."""
-        raise NotImplementedError
 
 
 class Raftbed(System):

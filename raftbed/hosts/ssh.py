@@ -142,7 +142,7 @@ class SSHHost:
             return await self._tunnels.endpoint(port)
         # Peers and the controller come to one address, or the server must listen at all of them.
         one = self.entry.address == self.address and self.entry.open_socket is None
-        return Endpoint(f"{self.entry.address}:{port}", listen=self.address if one else "0.0.0.0")  # noqa: S104
+        return Endpoint(f"{self.entry.address}:{port}", listen=self.address if one else "0.0.0.0")  # noqa: S104  as said
 
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 10.0, check: bool = True

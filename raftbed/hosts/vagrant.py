@@ -24,6 +24,7 @@ from raftbed.hosts.parallel import in_parallel, settle
 from raftbed.hosts.prerequisites import find_program
 from raftbed.hosts.ssh import SSHHost, connect
 from raftbed.hosts.ssh_config import resolve
+from raftbed.private_files import write_private
 
 INSTALL: Final = "apt-get install vagrant vagrant-libvirt libvirt-daemon-system qemu-system-x86"
 _ASK_TIMEOUT: Final = 120.0
@@ -138,7 +139,7 @@ class Vagrant:
             if process.returncode is None:
                 await self._end(process)
         if log is not None:
-            _write_private(log, stdout + stderr)
+            write_private(log, stdout + stderr)
         if process.returncode != 0:
             raise HostError(f"`{shown}` failed: {' '.join((stderr or stdout).decode(errors='replace').split())[-800:]}")
         return stdout.decode(errors="replace")
@@ -156,11 +157,6 @@ class Vagrant:
     async def states(self) -> dict[str, str]:
         """The state of each machine: "running", "not_created", "shutoff", ..."""
         return read_states(await self.call("status", "--machine-readable", timeout=_ASK_TIMEOUT))
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as stream:
-        stream.write(content)
 
 
 def read_states(status: str) -> dict[str, str]:
@@ -319,7 +315,7 @@ class VagrantPool:
         """How Vagrant says that each machine is reached."""
         path = self._directory / "ssh-config"
         content = await vagrant.call("ssh-config", *machines, timeout=_ASK_TIMEOUT)
-        _write_private(path, content.encode())
+        write_private(path, content.encode())
         found = {}
         for name, machine in zip(self._names, machines, strict=True):
             known_hosts = _known_hosts(vagrant.directory, machine)

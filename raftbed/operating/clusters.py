@@ -21,6 +21,7 @@ import msgspec
 from raftbed.errors import HostError, StoreError, UsageError
 from raftbed.hosts import labs
 from raftbed.hosts.inventory import Inventory
+from raftbed.private_files import write_private
 
 CLUSTER_SCHEMA: Final = "raftbed.cluster/1"
 RECORD: Final = "cluster.json"
@@ -253,19 +254,3 @@ def write_record(directory: Path, record: ClusterRecord) -> None:
         StoreError: it cannot be written.
     """
     write_private(directory / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2))
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file that only this user may read, whole or not at all.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as stream:
-            stream.write(content)
-        beside.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}.") from error

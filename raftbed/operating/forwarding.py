@@ -24,7 +24,8 @@ from raftbed.hosts import labs
 from raftbed.hosts.inventory import Inventory, InventoryEntry
 from raftbed.hosts.ssh import SSHHost
 from raftbed.operating import clusters
-from raftbed.operating.clusters import Cluster, ForwardRecord, write_private
+from raftbed.operating.clusters import Cluster, ForwardRecord
+from raftbed.private_files import write_private
 
 LOOPBACK: Final = "127.0.0.1"
 FIRST_PORT: Final = 8401

@@ -10,8 +10,9 @@ from typing import Final
 from raftbed.errors import HostError
 from raftbed.hosts.inventory import InventoryEntry
 from raftbed.hosts.prerequisites import find_program
-from raftbed.operating.clusters import Cluster, write_private
+from raftbed.operating.clusters import Cluster
 from raftbed.operating.ssh_config import known_hosts_lines, ssh_config
+from raftbed.private_files import write_private
 
 KNOWN_HOSTS: Final = "known_hosts"
 CONFIGURATION: Final = "ssh_config"

@@ -14,8 +14,9 @@ import msgspec
 from raftbed import __version__
 from raftbed.model import SECOND, FaultEvent, Op, Plan
 from raftbed.nodes.trace import TRACE_SCHEMA
+from raftbed.private_files import write_private
 from raftbed.record import HISTORY_SCHEMA, op_record
-from raftbed.store import EventKind, Manifest, RunDirectory, RunEvent, RunState, StatusSample, write_private
+from raftbed.store import EventKind, Manifest, RunDirectory, RunEvent, RunState, StatusSample
 
 _ENCODE = msgspec.json.Encoder().encode
 

@@ -20,9 +20,10 @@ from raftbed import __version__
 from raftbed.analysis.checks import run_checks
 from raftbed.errors import PlanError
 from raftbed.model import INVALID, Plan, Verdict
+from raftbed.private_files import write_private
 from raftbed.sim.recording import RecordedRun, Recording
 from raftbed.sim.simulation import Call, rare_collections
-from raftbed.store import Results, write_private
+from raftbed.store import Results
 
 REPLAY_SCHEMA = "raftbed.replay/1"
 _CHECK_SECONDS = 30.0

@@ -14,7 +14,6 @@ import msgspec
 import pytest
 from aiohttp import ClientSession
 
-from raftbed.nodes import problems
 from raftbed.nodes.peers import PeerNetwork
 from raftbed.nodes.raft import (
     AppendEntriesRequest,
@@ -23,16 +22,11 @@ from raftbed.nodes.raft import (
     Config,
     Entry,
     HardState,
-    LeadershipLost,
     Normal,
-    Overloaded,
     Raft,
     RaftNetworkError,
-    ReadForwardToLeader,
-    ShuttingDown,
     VoteRequest,
     VoteResponse,
-    WriteForwardToLeader,
 )
 from raftbed.nodes.server import Server
 from raftbed.nodes.state_machine import KeyValueStateMachine
@@ -455,37 +449,6 @@ async def test_a_node_that_shuts_down_says_so(node):
     status, answer = await node.ask("POST", "/admin/initialize", json={"members": ["n1"]})
     assert (status, answer["error"]) == (503, "shutting-down")
     assert (await node.ask("GET", "/status"))[1]["state"] == "shutdown"
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "code", "definite"),
-    [
-        (WriteForwardToLeader("x", "n2"), 421, "not-leader", True),
-        (WriteForwardToLeader("x", None), 503, "no-leader", True),
-        (Overloaded("9 entries are not committed yet"), 503, "overloaded", True),
-        (LeadershipLost("deposed"), 503, "leadership-lost", False),
-        (ShuttingDown(), 503, "shutting-down", False),
-        (TimeoutError(), 504, "timeout", False),
-    ],
-)
-def test_whether_a_write_may_have_happened(error, status, code, definite):
-    problem = problems.of_write("n1", error)
-    assert (problem.status, problem.code, problem.definite) == (status, code, definite)
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "code"),
-    [
-        (ReadForwardToLeader("n2"), 421, "not-leader"),
-        (ReadForwardToLeader(None), 503, "no-leader"),
-        (ReadForwardToLeader("n1"), 503, "read-not-confirmed"),
-        (ShuttingDown(), 503, "shutting-down"),
-        (TimeoutError(), 503, "read-not-confirmed"),
-    ],
-)
-def test_a_read_never_had_an_effect(error, status, code):
-    problem = problems.of_read("n1", error)
-    assert (problem.status, problem.code, problem.definite) == (status, code, True)
 
 
 # -- status and metrics -----------------------------------------------------------------------------------------------

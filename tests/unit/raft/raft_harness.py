@@ -11,13 +11,15 @@ from __future__ import annotations
 import heapq
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import msgspec
+from raft_disk import Disk
+from raft_judge import Invariants
 
-from raftbed.nodes.raft import Config, Entry, HardState, State
+from raftbed.nodes.raft import Config, State
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.events import (
     AbortSnapshot,
@@ -45,10 +47,9 @@ from raftbed.nodes.raft.events import (
     SnapshotTaken,
     StoreChunk,
     TakeSnapshot,
-    Trace,
     TransferLeadership,
 )
-from raftbed.nodes.raft.messages import BEGINNING, InstallSnapshotRequest, LogBase, Payload, SnapshotMeta
+from raftbed.nodes.raft.messages import InstallSnapshotRequest, Payload, SnapshotMeta
 
 MS = 1_000_000
 
@@ -60,83 +61,6 @@ class Outcome:
     done: bool = False
     value: Any = None
     wanted: int = 0  # for reads: what was committed, anywhere, when it was asked
-
-
-@dataclass
-class Disk:
-    """What survives a crash."""
-
-    hard_state: HardState = field(default_factory=HardState)
-    entries: list[Entry] = field(default_factory=list)
-    base: LogBase = BEGINNING
-    snapshot: SnapshotMeta | None = None
-    data: bytes = b""  # of the snapshot
-    received: dict[str, bytes] = field(default_factory=dict)  # does not survive
-
-    def write(self, persist: Persist) -> None:
-        if persist.install is not None:
-            self.snapshot, self.data = persist.install, self.received[persist.install.id]
-        if persist.hard_state is not None:
-            self.hard_state = persist.hard_state
-        if persist.truncate_from is not None:
-            assert persist.truncate_from > self.base.index
-            del self.entries[persist.truncate_from - self.base.index - 1 :]
-        if persist.compact_to is not None:
-            assert self.snapshot is not None and self.snapshot.index >= persist.compact_to.index > self.base.index
-            del self.entries[: persist.compact_to.index - self.base.index]
-            self.base = persist.compact_to
-        for entry in persist.entries:
-            assert entry.index == self.base.index + len(self.entries) + 1, "a gap on disk"
-            self.entries.append(entry)
-
-    def recover(self) -> None:
-        """As `NodeStorage` does: a log that does not lead to the snapshot is begun anew after it."""
-        self.received = {}
-        if self.snapshot is not None:
-            place = self.snapshot.index - self.base.index
-            terms = [self.base.term, *(entry.term for entry in self.entries)]
-            if place >= len(terms) or terms[place] != self.snapshot.term:
-                self.entries, self.base = [], self.snapshot.base()
-
-
-@dataclass
-class Invariants:
-    """The Raft paper's figure 3, asserted on every step."""
-
-    leaders: dict[int, str] = field(default_factory=dict)  # election safety
-    prefixes: dict[tuple[int, int], str] = field(default_factory=dict)  # log matching
-    applied: dict[int, Entry] = field(default_factory=dict)  # state machine safety
-    votes: dict[tuple[str, int], str] = field(default_factory=dict)
-    snapshots: dict[int, str] = field(default_factory=dict)  # index of a snapshot or a commit to the prefix's hash
-    committed: tuple[int, int, str] = (0, 0, "0000000000000000")  # index, term of the commit, hash; leader completeness
-
-    def see(self, core: Core, trace: Trace) -> None:
-        term = trace.fields["term"]
-        if trace.event == "role" and trace.fields["role"] == "leader":
-            assert self.leaders.setdefault(term, core.id) == core.id, f"two leaders in term {term}"
-            index, committed_in, digest = self.committed
-            if committed_in < term:
-                assert core.log.last_index >= index, f"leader of term {term} lacks committed entry {index}"
-                assert core.log.prefix_hash(index) in (digest, ""), f"leader of term {term} differs at {index}"
-        elif trace.event == "append":
-            places = range(trace.fields["first"], trace.fields["last"] + 1)
-            for place in zip(places, trace.fields["terms"], trace.fields["hashes"], strict=True):
-                assert self.prefixes.setdefault(place[:2], place[2]) == place[2], f"logs differ at {place[:2]}"
-        elif trace.event == "vote":
-            candidate = trace.fields["candidate"]
-            assert self.votes.setdefault((core.id, term), candidate) == candidate, f"{core.id} voted twice in {term}"
-        elif trace.event == "snapshot":
-            place = (trace.fields["index"], trace.fields["hash"])
-            assert self.snapshots.setdefault(*place) == place[1], f"snapshots differ at {place}"
-        elif trace.event == "commit":
-            place = (trace.fields["index"], trace.fields["hash"])
-            assert self.snapshots.setdefault(*place) == place[1], f"commits differ at {place}"
-            if place[0] > self.committed[0]:
-                self.committed = (place[0], term, place[1])
-
-    def see_applied(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            assert self.applied.setdefault(entry.index, entry) == entry, f"two entries applied at {entry.index}"
 
 
 class Node:
