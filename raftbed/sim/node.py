@@ -115,10 +115,9 @@ class SimulatedNode:
         self._snapshots: SnapshotWork | None = None
         self._applied = 0  # the last entry that the state machine has seen; the core is ahead while the disk works
         self._open: dict[Any, None] = {}  # who waits for an answer of this process
-        self._wake_at = _NEVER
+        self._wake_at = self._wake_for = _NEVER  # when the timer fires, and for what time of the own clock
         self._do: Mapping[type, Callable[[Any], None]] = {
             Send: self._send,
-            Respond: self._respond,
             Apply: self._apply,
             TakeSnapshot: lambda effect: self._snapshot_work.take(effect),
             AbortSnapshot: lambda effect: self._snapshot_work.abort(effect),
@@ -136,7 +135,7 @@ class SimulatedNode:
         self.running, self.paused = True, False
         self._inbox, self._calls, self._pieces, self._open, self._writing = [], {}, {}, {}, None
         self._answered = {}
-        self._wake_at = _NEVER
+        self._wake_at = self._wake_for = _NEVER
         self.machine = KeyValueStateMachine()
         log = DiskLogStore(self.disk, segment_size=self._segment_size)
         self._storage = NodeStorage(log, self.machine, DiskSnapshots(self.snapshot_disk))
@@ -186,7 +185,7 @@ class SimulatedNode:
         if not self.paused:
             return
         self.paused = False
-        self._wake_at = _NEVER
+        self._wake_at = self._wake_for = _NEVER
         if self._written_while_paused:
             self._written_while_paused = False
             self._written(self.boot)
@@ -202,7 +201,7 @@ class SimulatedNode:
 
     def clock_changed(self) -> None:
         """The clock was set or its speed changed: timers are set anew."""
-        self._wake_at = _NEVER
+        self._wake_at = self._wake_for = _NEVER
         if self._core is not None and not self.paused:
             self._set_timer(self._core)
 
@@ -222,7 +221,7 @@ class SimulatedNode:
             self._snapshots.end()
         self._core = self._storage = self._snapshots = self._writing = None
         self._inbox, self._calls, self._pieces, self._open = [], {}, {}, {}
-        self._wake_at = _NEVER
+        self._wake_at = self._wake_for = _NEVER
         return waiting
 
     def _end(self, error: Exception) -> None:
@@ -269,12 +268,9 @@ class SimulatedNode:
             return
         try:
             now = self.clock.read(self.timeline.now)
-            while self._calls:  # the oldest first
-                message, until = next(iter(self._calls.items()))
-                if until > now:
-                    break
-                del self._calls[message]
-                self._inbox.append(Failed(message))
+            while self._calls and (oldest := next(iter(self._calls.items())))[1] <= now:
+                del self._calls[oldest[0]]
+                self._inbox.append(Failed(oldest[0]))
             inbox, self._inbox = self._inbox, []
             for event in inbox:
                 core.step(event, now)
@@ -338,7 +334,10 @@ class SimulatedNode:
 
     def _finish(self, ready: Ready) -> None:
         for effect in ready.effects:
-            self._do[type(effect)](effect)
+            if type(effect) is Respond:  # most are
+                self._settle(effect.token, effect.value)
+            else:
+                self._do[type(effect)](effect)
 
     def _set_timer(self, core: Core) -> None:
         writing = self._writing is not None
@@ -346,17 +345,17 @@ class SimulatedNode:
         if self._calls and not writing:
             until = next(iter(self._calls.values()))
             deadline = until if deadline is None or until < deadline else deadline
-        if deadline is None:
+        if deadline is None or deadline >= self._wake_for:
             return
         time = max(self.clock.when(deadline), self.timeline.now)
         if time < self._wake_at:
-            self._wake_at = time
+            self._wake_at, self._wake_for = time, deadline
             self.timeline.at(time, self._wake, self.boot, time)
 
     def _wake(self, boot: int, time: int) -> None:
         if boot != self.boot or time != self._wake_at:
             return  # a timer that was set anew meanwhile
-        self._wake_at = _NEVER
+        self._wake_at = self._wake_for = _NEVER
         core = self._core
         if core is None or self.paused:
             return
@@ -401,9 +400,11 @@ class SimulatedNode:
     def arrived(self, sender: SimulatedNode, message: Send, request: Request, boot: int) -> None:
         """A peer's request reaches the machine."""
         reply = Reply(sender, message, boot)
-        self.observer.arrived(self, message)
+        if self.observer.wants_messages:
+            self.observer.arrived(self, message)
         if self._core is not None:
-            self.take(Received(reply, message.method, request))
+            self._open[reply] = None
+            self.push(Received(reply, message.method, request))
         elif self.powered:
             reply.reset(self)
 
@@ -417,11 +418,9 @@ class SimulatedNode:
                 del self._answered[next(iter(self._answered))]
         elif self._pieces.pop(message, message) is not None and (message not in self._answered or response is None):
             return  # it was given up; what the network brings twice is taken twice
-        self.observer.arrived(self, message)
+        if self.observer.wants_messages:
+            self.observer.arrived(self, message)
         self.push(Failed(message) if response is None else Answered(message, response))
-
-    def _respond(self, effect: Respond) -> None:
-        self._settle(effect.token, effect.value)
 
     def _apply(self, effect: Apply) -> None:
         assert self._storage is not None

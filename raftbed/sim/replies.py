@@ -118,7 +118,15 @@ class Watcher(Protocol):
 
 
 class Observer(Watcher, Protocol):
-    """Who is told of their messages, too."""
+    """Who is told of their messages, too.
+
+    Attributes:
+        wants_messages: of all of them; else of those that leave only.
+    """
+
+    @property
+    def wants_messages(self) -> bool:  # noqa: D102
+        ...
 
     def sent(self, node: SimulatedNode, message: Send) -> None:
         """A request to a peer leaves."""
@@ -153,7 +161,8 @@ class Reply:
         """See `Waiting`."""
         response = None if isinstance(value, Exception) else value
         sender = self.sender
-        node.observer.answered(node, self.message, sender, response)
+        if node.observer.wants_messages:
+            node.observer.answered(node, self.message, sender, response)
         node.network.send(node.name, sender.name, sender.came_back, self.boot, self.message, response)
 
     def reset(self, node: SimulatedNode) -> None:
