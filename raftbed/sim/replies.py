@@ -121,7 +121,7 @@ class Observer(Watcher, Protocol):
     """Who is told of their messages, too.
 
     Attributes:
-        wants_messages: of all of them; else of those that leave only.
+        wants_messages: answers that leave, too.
     """
 
     @property
