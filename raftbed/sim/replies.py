@@ -118,15 +118,7 @@ class Watcher(Protocol):
 
 
 class Observer(Watcher, Protocol):
-    """Who is told of their messages, too.
-
-    Attributes:
-        wants_messages: answers that leave, too.
-    """
-
-    @property
-    def wants_messages(self) -> bool:  # noqa: D102
-        ...
+    """Who is told of their messages, too."""
 
     def sent(self, node: SimulatedNode, message: Send) -> None:
         """A request to a peer leaves."""
@@ -161,8 +153,7 @@ class Reply:
         """See `Waiting`."""
         response = None if isinstance(value, Exception) else value
         sender = self.sender
-        if node.observer.wants_messages:
-            node.observer.answered(node, self.message, sender, response)
+        node.observer.answered(node, self.message, sender, response)
         node.network.send(node.name, sender.name, sender.came_back, self.boot, self.message, response)
 
     def reset(self, node: SimulatedNode) -> None:

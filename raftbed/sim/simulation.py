@@ -98,7 +98,6 @@ class Simulation:
         self.recording = Recording(plan, traces={n: [] for n in plan.nodes}, logs={n: [] for n in plan.nodes})
         self._script = script
         self._log_of_messages = MessageLog() if messages else None
-        self.wants_messages = messages
         if self._log_of_messages is not None:
             self.recording.messages = self._log_of_messages.messages
         self._tally = Tally()
