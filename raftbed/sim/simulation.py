@@ -40,6 +40,7 @@ _SETTLE = 5.0  # seconds that nodes have to apply the same, once everything is s
 _LIMIT = 100_000 * SECOND
 _LIMITS = Limits()
 _RARE_COLLECTIONS = (100_000, 50, 1000)  # nearly all that is made here is kept: to look at it often is in vain
+_COUNTED = frozenset(("append", "role", "truncate", "snapshot", "boot"))
 _SEGMENT_SIZES = (64 << 20, 64 << 20, 16 << 10)  # small ones, so that logs of several segments are recovered, too
 
 
@@ -150,17 +151,28 @@ class Simulation:
     def _no_end(self) -> Exception:
         return AssertionError("the simulation has no end")
 
-    def _too_many_events(self) -> bool:
-        return self.timeline.executed >= self._traffic.events
+    def _bound_events(self) -> None:
+        """More events than this are too many."""
+        self.timeline.most = self._traffic.events_with_present_second(self._requests())
+
+    def _requests(self) -> int:
+        """That clients have sent so far."""
+        return sum(connection.attempts for connection in self._connections)
 
     # -- running --------------------------------------------------------------------------------------------------
 
     def run(self) -> Recording:
         """Go through all phases."""
         with rare_collections():
-            main = Task(self._phases())
+            self._bound_events()
+            main = Task(self._phases(), self.timeline.end)
             Task(self._sample())
-            ended = self.timeline.run(lambda: main.done or self._too_many_events(), limit=self._limit)
+            ended = self.timeline.run(limit=self._limit)
+            while ended and not main.done:  # it came to its bound, which clients that never pause have moved by now
+                self._bound_events()
+                if self.timeline.executed >= self.timeline.most:
+                    break
+                ended = self.timeline.run(limit=self._limit)
         if not ended:
             raise self._no_end()
         recording = self.recording
@@ -319,9 +331,10 @@ class Simulation:
 
     def _look_at_traffic(self) -> None:
         """A second is over: was more sent than there was reason to?"""
-        for busy in self._traffic.second_over(sum(connection.attempts for connection in self._connections)):
+        for busy in self._traffic.second_over(self._requests()):
             what = f"{busy.node} sent {busy.sent} messages within a second, when it had reason for {busy.reasons}."
             self.recording.event(self.timeline.now, "warning", what, storm=asdict(busy))
+        self._bound_events()
 
     def _cut_off(self) -> None:
         """The simulation takes too many events: what it shows up to here is all that there will be."""
@@ -352,8 +365,10 @@ class Simulation:
             self._boots[name] = node.boot
             kept.append((now, "process", process_record(node.boot)))
         for trace in traces:
-            kept.append((now, trace.event, trace.fields))
-            self._count(name, trace)
+            event = trace.event
+            kept.append((now, event, trace.fields))
+            if event in _COUNTED:
+                self._count(name, trace)
         self.nemesis.looks(node, traces)
 
     def sent(self, node: SimulatedNode, message: Send) -> None:

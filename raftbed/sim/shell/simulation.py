@@ -102,8 +102,8 @@ class ShellSimulation(Simulation):
                 self.recording.event(self.timeline.now, "error", what, node=name, log=what)
         await self._clients.close()
 
-    def _too_many_events(self) -> bool:
-        return False  # the bound on virtual time is enough: nodes wait for their sockets
+    def _bound_events(self) -> None:
+        """The bound on virtual time is enough: nodes wait for their sockets."""
 
     def _no_end(self) -> Exception:
         waiting = self._clients.loop.waiting()
