@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal, cast
 
 from raftbed.errors import HostError
-from raftbed.hosts.base import Host
+from raftbed.hosts.base import COMMAND_TIMEOUT, Host
 
 Signal = Literal["KILL", "TERM", "INT", "QUIT", "STOP", "CONT", "HUP", "USR1", "USR2"]
 State = Literal["running", "stopped", "gone"]
@@ -95,7 +95,7 @@ async def start_detached(
     environment: Mapping[str, str],
     directory: str,
     log: str,
-    timeout: float = 10.0,
+    timeout: float = COMMAND_TIMEOUT,
 ) -> ProcessEvidence:
     """Start a process that outlives the connection, in a session and a process group of its own.
 
@@ -118,7 +118,7 @@ async def start_detached(
     return await _call(host, command, timeout=timeout)
 
 
-async def process_alive(host: Host, pid_file: str, *, timeout: float = 10.0) -> ProcessEvidence:
+async def process_alive(host: Host, pid_file: str, *, timeout: float = COMMAND_TIMEOUT) -> ProcessEvidence:
     """What became of the process whose "PID STARTTIME" stands in `pid_file`.
 
     Raises:
@@ -127,7 +127,9 @@ async def process_alive(host: Host, pid_file: str, *, timeout: float = 10.0) -> 
     return await _call(host, state_command(pid_file), timeout=timeout)
 
 
-async def signal_process(host: Host, pid_file: str, signal: Signal, *, timeout: float = 10.0) -> ProcessEvidence:
+async def signal_process(
+    host: Host, pid_file: str, signal: Signal, *, timeout: float = COMMAND_TIMEOUT
+) -> ProcessEvidence:
     """Signal the process group of `pid_file` and wait for the effect: gone for KILL and TERM, stopped for STOP.
 
     A process that is gone already is not an error; a stranger that got its pid is not touched.

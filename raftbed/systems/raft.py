@@ -22,7 +22,7 @@ from raftbed.systems.kv_client import KeyValueConnection
 PORT = 8400
 _STATUS_TIMEOUT = 1.0
 _START_TIMEOUT = 90.0  # emulated machines take long to import; a process that ends is noticed at once
-_HOST_TIMEOUT = 5.0
+_HOST_TIMEOUT = 20.0  # a host that is slow is not lost
 _LOOK_AGAIN = 3.0  # seconds without an answer after which one asks whether the process lives at all
 _POLL = 0.05
 _LOG_LIMIT = 64 << 20
@@ -302,7 +302,7 @@ class RaftSystem:
         async def stop(node: str) -> None:
             host, pid_file = self.host(node), self.path(node, "node.pid")
             try:
-                await signal_process(host, pid_file, "TERM", timeout=5.0)
+                await signal_process(host, pid_file, "TERM", timeout=10.0)
             except CommandError:
                 await signal_process(host, pid_file, "KILL")
 
