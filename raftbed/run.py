@@ -36,6 +36,7 @@ from raftbed.hosts.inventory_file import Access, clean_command
 from raftbed.hosts.parallel import in_parallel
 from raftbed.hosts.preflight import Needs, preflight
 from raftbed.model import SECOND, FaultEvent, Plan
+from raftbed.operating.clusters import ways_to_take_down
 from raftbed.record import HistoryWriter, LineWriter
 from raftbed.store import EventKind, Manifest, RunDirectory, RunEvent, RunState
 from raftbed.systems.raft import PORT, RaftSystem
@@ -44,6 +45,7 @@ _SAMPLE_INTERVAL = 0.25  # seconds between two samples of a node's status
 _SAMPLE_SHARE = 4  # a slow node, for which an answer is work, is left alone for so many times as long as it took
 _STALL = 0.25  # seconds of delay of the controller's event loop that are worth a record
 _TEARDOWN_LIMIT = 60.0  # seconds for any one step of the teardown
+_PATIENCE = 60.0  # seconds for which clients wait for late faults, beyond as long again as planned
 _HEAL_LIMIT = 180.0  # seconds for the final heal: several commands on hosts that may be slow
 _T = TypeVar("_T")
 
@@ -216,7 +218,8 @@ class Run:
         pool = make_pool(self._plan.hosts, self._plan.nodes, self._directory.path / "lab", access=self._access)
         try:
             await self._unless_urgent(pool.start())
-            needs = Needs(ports=(PORT,), faults=self._plan.faults, clean=clean_command(self._plan.hosts))
+            clean = clean_command(self._plan.hosts)
+            needs = Needs(ports=(PORT,), faults=self._plan.faults, clean=clean, clusters=ways_to_take_down)
             for oddity in await self._unless_urgent(preflight(pool.hosts, needs)):
                 self._event("warning", oddity)
             self._set_manifest(
@@ -276,7 +279,7 @@ class Run:
 
         def over() -> bool:
             # Faults that slow hosts delay still meet clients, and the end stays calm; but not for ever.
-            longer = min(max(0.0, nemesis.late() - calm / 2), plan.time_limit)
+            longer = min(max(0.0, nemesis.late() - calm / 2), plan.time_limit + _PATIENCE)
             end = begin + int((plan.time_limit + longer) * SECOND)
             return self.clock() >= end or self._stop.requested.is_set()
 

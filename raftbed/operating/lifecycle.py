@@ -9,7 +9,7 @@ from typing import Final
 
 from raftbed.errors import CommandError, HostError
 from raftbed.faults.toolbox import heal_command
-from raftbed.hosts.processes import Signal, read_evidence, signal_command, start_command, state_command
+from raftbed.hosts.processes import Signal, end_command, read_evidence, signal_command, start_command, state_command
 from raftbed.operating.clusters import ClusterRecord, NodeRecord
 from raftbed.operating.examining import ask, examine
 from raftbed.operating.fleet import Fleet, Remote
@@ -85,7 +85,7 @@ def clean(fleet: Fleet) -> dict[str, str | HostError]:
         home = remote.entry.home
         if not posixpath.isabs(home) or posixpath.normpath(home).count("/") < 2:
             raise HostError(f"{home} is no directory that can be cleaned.", host=remote.name)
-        _signal(remote, "KILL")
+        remote.run(end_command(remote.path("node.pid"), timeout=_STOP_TIMEOUT), timeout=_STOP_TIMEOUT + 25.0)
         remote.run(heal_command(home), timeout=30.0)
         return remote.run(["/bin/sh", "-c", _REMOVE, "clean", home, *_OWN], timeout=60.0).stdout.strip()
 
@@ -108,7 +108,9 @@ def start_node(remote: Remote, node: NodeRecord) -> str:
         raise HostError("nothing is deployed to it.", host=remote.name, remedy="raftbed cluster deploy")
     directory = posixpath.dirname(remote.path("node.log"))
     log = remote.path("node.log")
-    command = start_command(node.command, environment=node.environment, directory=directory, log=log)
+    command = start_command(
+        node.command, environment=node.environment, directory=directory, log=log, pid_file=remote.path("node.pid")
+    )
     pid = read_evidence(remote.run(command).stdout, host=remote.name).pid
     _wait_for_answer(remote, node, pid)
     return f"started (process {pid})"

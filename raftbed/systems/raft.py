@@ -15,6 +15,7 @@ from raftbed.errors import CommandError, HostError, RaftbedError
 from raftbed.faults.base import LeaderSeen
 from raftbed.hosts.base import Endpoint, Host, HostPool
 from raftbed.hosts.parallel import in_parallel
+from raftbed.hosts.processes import end_processes
 from raftbed.model import Plan
 from raftbed.store import RunDirectory, StatusSample
 from raftbed.systems.kv_client import KeyValueConnection
@@ -158,7 +159,7 @@ class RaftSystem:
     async def _end_leftover(self, node: str) -> None:
         # A run that was cut off may have left a node behind on a host that outlived it.
         with contextlib.suppress(CommandError):
-            await signal_process(self.host(node), self.path(node, "node.pid"), "KILL")
+            await end_processes(self.host(node), self.path(node, "node.pid"))
 
     async def start(self) -> None:
         """See `System`."""
@@ -183,6 +184,7 @@ class RaftSystem:
             environment=self.installed[node].environment,
             directory=f"{self.host(node).home}/run",
             log=self.path(node, "node.log"),
+            pid_file=self.path(node, "node.pid"),
         )
         return {"pid": evidence.pid}
 
