@@ -70,6 +70,7 @@ class Nemesis:
         self._start = 0
         self._late = 0.0  # seconds by which the scene under way began late, or the one before ended late
         self._planned_end: float | None = None  # of the scene under way
+        self._any_failed = False
         self._locks: dict[str, asyncio.Lock] = {}
 
     def held_down(self) -> set[str]:
@@ -131,7 +132,12 @@ class Nemesis:
             self._planned_end = None
 
     def late(self) -> float:
-        """Seconds by which the schedule is behind its times now; 0 where the hosts can follow."""
+        """Seconds by which the schedule is behind its times now and worth waiting for; 0 where the hosts can follow.
+
+        Once a fault failed (a host hangs, say) nothing is worth waiting for: the run is unknown whatever comes.
+        """
+        if self._any_failed:
+            return 0.0
         if self._planned_end is None:
             return self._late
         return max(self._late, (self._clock() - self._start) / SECOND - self._planned_end)
@@ -240,6 +246,7 @@ class Nemesis:
 
     def _note(self, step: FaultStep, state: FaultState, nodes: tuple[str, ...], detail: Mapping[str, Any]) -> None:
         now = self._clock()
+        self._any_failed |= state == "failed"
         self._record_event(FaultEvent(now, step.id, step.kind, step.shape, state, nodes, detail))
         value = {"fault": step.id, "shape": step.shape, "state": state, "nodes": nodes}
         error = str(detail["error"]) if state == "failed" else None

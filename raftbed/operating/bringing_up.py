@@ -24,7 +24,7 @@ from raftbed.operating.clusters import Cluster, ClusterRecord, NodeRecord
 from raftbed.running import settings_for_hosts
 from raftbed.systems.raft import PORT, RaftSystem
 
-_READY_TIMEOUT = 15.0
+_READY_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from raftbed.operating.examining import ask, examine
 from raftbed.operating.fleet import Fleet, Remote
 from raftbed.operating.health import problems
 
-_START_TIMEOUT: Final = 20.0
+_START_TIMEOUT: Final = 90.0
 _STOP_TIMEOUT: Final = 5.0
 _POLL: Final = 0.05
 _LOOK_AGAIN: Final = 1.0
@@ -85,9 +85,11 @@ def clean(fleet: Fleet) -> dict[str, str | HostError]:
         home = remote.entry.home
         if not posixpath.isabs(home) or posixpath.normpath(home).count("/") < 2:
             raise HostError(f"{home} is no directory that can be cleaned.", host=remote.name)
-        remote.run(end_command(remote.path("node.pid"), timeout=_STOP_TIMEOUT), timeout=_STOP_TIMEOUT + 25.0)
+        ended = remote.run(end_command(remote.path("node.pid"), timeout=_STOP_TIMEOUT), timeout=30.0).stdout
         remote.run(heal_command(home), timeout=30.0)
-        return remote.run(["/bin/sh", "-c", _REMOVE, "clean", home, *_OWN], timeout=60.0).stdout.strip()
+        said = remote.run(["/bin/sh", "-c", _REMOVE, "clean", home, *_OWN], timeout=60.0).stdout.strip()
+        strays = [line.removeprefix("stray ") for line in ended.splitlines() if line.startswith("stray ")]
+        return f"{said}; ended a node that no pid file named (process {', '.join(strays)})" if strays else said
 
     return fleet.each(work)
 

@@ -436,6 +436,14 @@ async def test_a_schedule_is_late_while_a_scene_lasts_longer_than_planned():
     await running
 
 
+async def test_nobody_waits_for_a_schedule_of_which_a_fault_failed():
+    bench = sluggish(4.0)
+    bench.fault.failing = {"prove"}
+    await bench.run(step(at=1.0, until=3.0))
+    assert bench.states()[-1] == ("f01", "healed", 14.0)
+    assert bench.nemesis.late() == 0.0
+
+
 async def test_an_injection_under_way_when_the_run_is_cut_short_is_recorded_when_it_happens():
     bench = Bench(SlowFault())
     task = asyncio.ensure_future(bench.run(step()))
