@@ -294,6 +294,9 @@ class Run:
                 faults.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await faults
+        over_time = (self.clock() - begin) / SECOND - plan.time_limit
+        if nemesis.late() and over_time >= 1.0:
+            self._event("warning", f"Faults took slow hosts so long that clients went on for {over_time:.0f} s more.")
 
     async def _heal(self, system: RaftSystem, nemesis: Nemesis) -> None:
         plan = self._plan
