@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from raftbed.sim.network import Link
 from raftbed.sim.shell.loop import VirtualLoop
+from raftbed.sim.shell.wiretap import Tap
 from raftbed.sim.timeline import Timeline
 
 _TRIES = 12
@@ -59,9 +60,14 @@ class Endpoint(asyncio.Transport):
         place: the machine.
         link: towards the other end.
         random: of this connection.
+
+    Attributes:
+        peer: the other end.
+        tap: is told what is written here, and when the other end has read it; or None.
     """
 
     peer: Endpoint
+    tap: Tap | None = None
 
     def __init__(self, network: Carrier, loop: VirtualLoop, place: str, link: Link, random: Random) -> None:
         super().__init__()
@@ -153,6 +159,8 @@ class Endpoint(asyncio.Transport):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         if self._closing or not data:
             return
+        if self.tap is not None:
+            self.tap.written(bytes(data))
         self._buffer += data
         self._flush()
         if len(self._buffer) > _HIGH_WATER and not self._writing_paused:
@@ -305,6 +313,8 @@ class Endpoint(asyncio.Transport):
                 data = bytes(self._received[:count])
                 del self._received[:count]
                 self.peer._taken(count)
+                if self.peer.tap is not None:
+                    self.peer.tap.read(count)
                 self._protocol.data_received(data)
             elif self._end_received:
                 self._end_received = False

@@ -28,7 +28,7 @@ _SLACK = 60.0
 
 
 class ShellSimulation(Simulation):
-    """Executes one plan with whole nodes. Parameters are those of `Simulation`; messages are not recorded."""
+    """Executes one plan with whole nodes. Parameters are those of `Simulation`."""
 
     _kinds: Mapping[str, Kind] = {**KINDS, **SHELL_KINDS}
     _streams: Streams
@@ -56,7 +56,7 @@ class ShellSimulation(Simulation):
     # -- what is simulated --------------------------------------------------------------------------------------------
 
     def _make_network(self) -> Network:
-        self._streams = Streams(self.timeline, self.plan.nodes, self.plan.seed)
+        self._streams = Streams(self.timeline, self.plan.nodes, self.plan.seed, self._log_of_messages)
         return self._streams
 
     def _make_nodes(self, cluster: str, segment_size: int) -> Mapping[str, Node]:
