@@ -72,7 +72,7 @@ class ShellSimulation(Simulation):
                 name,
                 cluster=cluster,
                 peers=addresses,
-                options=plan.node_options,
+                options=plan.options_of(name),
                 timeline=self.timeline,
                 network=self._streams,
                 seed=plan.seed,
@@ -83,6 +83,8 @@ class ShellSimulation(Simulation):
             )
             for name in plan.nodes
         }
+        for node in self._shells.values():
+            node.make_core = self._rare_points.core_of(node)
         return self._shells
 
     def _connection(self, number: int) -> Connection:
