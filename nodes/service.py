@@ -20,6 +20,7 @@ import msgspec
 from raftbed import __version__
 from raftbed.nodes import problems
 from raftbed.nodes.admin import Admin, details, membership_answer, prometheus
+from raftbed.nodes.deadlines import Deadlines
 from raftbed.nodes.problems import Problem
 from raftbed.nodes.raft import NodeId, Raft
 from raftbed.nodes.requests import (
@@ -152,7 +153,9 @@ class Service:
         self._cluster = cluster
         self._peers = peers
         self._bug = bug
-        self._clock = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        self._clock = loop.time
+        self._deadlines = Deadlines(loop)
         self._started = self._clock()
         self._answers: Counter[tuple[str, int]] = Counter()
         self._admin = Admin(raft, peers)
@@ -203,10 +206,11 @@ class Service:
         except Exception as error:
             tell(self._counted(name, self._failure(query, error)))
             return
-        timer = asyncio.get_running_loop().call_later(begun.patience, _time_out, begun.future)
+        deadlines = self._deadlines
+        deadline = deadlines.set(begun.future, begun.patience)
 
         def done(future: asyncio.Future[Any]) -> None:
-            timer.cancel()
+            deadlines.clear(future, deadline)
             try:
                 answer = begun.finish(future)
             except Exception as error:

@@ -238,6 +238,10 @@ class PySyncObj(System):
     def write(self, key: str) -> bytes:
         return post(f"/kv/{key}/put", {"value": _VALUE})
 
+    def read(self, key: str) -> bytes:
+        """It has none; `kinds` says so."""
+        raise NotImplementedError
+
 
 class BatchedPySyncObj(PySyncObj):
     """The same as it is by default: commands are gathered for a tenth of a second."""

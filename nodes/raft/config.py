@@ -55,8 +55,8 @@ class Config:
         trailing_logs: entries kept in the log though the snapshot includes them, for peers that are a little behind.
         pre_vote: ask for promises before standing for election (Raft thesis 9.6).
         check_quorum: a leader that has not heard from a quorum for election_timeout_max steps down.
-        disk_stall_timeouts: for how many election timeouts (election_timeout_max) a leader still sends heartbeats while
-            its disk works on one write; after that it is replaced. 0: it sends none while its disk works.
+        disk_stall_timeouts: for how many election timeouts (election_timeout_max) a leader still leads while its disk
+            works on one write; after that it falls silent, and is replaced. 0: everything waits for the disk.
         read_mode: "read-index": each round of reads is confirmed by a quorum (Raft thesis 6.4). "lease": a leader that
             heard from a quorum a moment ago serves reads at once, which is only as right as the clocks are (6.4.1).
         lease_drift_percent: by how much clocks may differ in speed; the lease is shorter by that.

@@ -5,9 +5,9 @@ Theory of operation
 The driver calls `step` for each event and then `ready`, which says what to do, in order: send the early messages,
 make `persist` durable, then do the effects. Nothing that depends on a write leaves before that write is on disk,
 because whatever a step says stands behind the step's `Persist`. When the disk is done the driver steps `Durable` and
-asks again, until there is nothing left to do; before that it steps nothing, and only asks for keep-alives
-(keep_alive.py). Many steps may go before one `ready`: their writes become one write and one sync (group commit), their
-reads share one round, their entries one message per peer.
+asks again, until there is nothing left to do. Before that it asks for keep-alives (keep_alive.py), and a leader goes on
+with what depends on no write (while_writing.py); everything else waits. Many steps may go before one `ready`: their
+writes become one write and one sync (group commit), their reads share one round, their entries one message per peer.
 
 A leader's AppendEntries are the exception, and early: they promise nothing about the leader's own disk, because a
 leader counts itself towards a quorum only for what is durable here (`durable_index`).
@@ -17,8 +17,8 @@ happened. Randomness is a seeded generator that comes in once. The same calls gi
 
 The parts: election.py (who leads), replication.py (what is in the log and when it is committed), snapshots.py (how the
 log stays short), membership.py (who takes part), transfer.py (handing over), reads.py (linearizable reads),
-keep_alive.py (what is said while the disk works); state.py holds what they share, log.py, quorum.py and progress.py the
-nouns.
+keep_alive.py and while_writing.py (what goes on while the disk works); state.py holds what they share; log.py,
+quorum.py and progress.py are the nouns.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ from raftbed.nodes.raft.events import (
     Token,
     TransferLeadership,
 )
-from raftbed.nodes.raft.keep_alive import KeepAlive
 from raftbed.nodes.raft.membership import Memberships
 from raftbed.nodes.raft.messages import (
     AppendEntriesRequest,
@@ -65,12 +64,12 @@ from raftbed.nodes.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from raftbed.nodes.raft.reads import Reads
 from raftbed.nodes.raft.state import State
 from raftbed.nodes.raft.transfer import Transfers
+from raftbed.nodes.raft.while_writing import WhileWriting
 
 
-class Core(Reads, KeepAlive, Memberships, Elections, Transfers):
+class Core(WhileWriting, Memberships, Elections, Transfers):
     """One node's Raft. Parameters are those of :class:`raftbed.nodes.raft.state.CoreState`."""
 
     def start(self) -> None:
@@ -175,24 +174,10 @@ class Core(Reads, KeepAlive, Memberships, Elections, Transfers):
     def ready(self) -> Ready | None:
         """What to do now; None: nothing. Everything it names is considered done."""
         if self.leadership is not None:
-            self._drive_leadership()
-        persist = self.take_persist()
-        if not (persist or self._early or self._effects or self._traces):
-            return None
-        ready = Ready(tuple(self._early), persist, tuple(self._effects), tuple(self._traces))
-        self._early, self._effects, self._traces = [], [], []
-        return ready
-
-    def _drive_leadership(self) -> None:
-        """What a leader does once all events were taken."""
-        self.drive_membership()
-        self.drive_transfer()
-        self.finish_read_round()
-        asking = self.begin_read_round()
-        reached = self.replicate()
-        if asking:
-            self.ask_for_confirmation(besides=reached)
-            self.finish_read_round()  # a node alone needs nobody's confirmation
+            self.drive_membership()
+            self.drive_transfer()
+            self.drive_clients()
+        return self.take_ready(self.take_persist())
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -204,15 +189,22 @@ class Core(Reads, KeepAlive, Memberships, Elections, Transfers):
         elif leadership.transfer is not None:
             self.respond(token, WriteForwardToLeader(data, None))  # whoever leads next; this node is about not to
         elif self.is_overloaded():
-            self.respond(token, Overloaded(f"{self.log.last_index - self.commit_index} entries are not committed yet"))
+            self.respond(token, Overloaded(f"{self.log.last_index - self.settled_index} entries are not committed yet"))
         else:
             leadership.writes[self.append_as_leader(Normal(data))] = token
 
     def is_overloaded(self) -> bool:
-        """More is uncommitted than this leader wants to hold."""
-        entries = self.log.last_index - self.commit_index
-        size = self.log.bytes_through(self.log.last_index) - self.log.bytes_through(self.commit_index)
-        return entries >= self.config.max_uncommitted_entries or size >= self.config.max_uncommitted_bytes
+        """More is uncommitted, or not even on its own disk, than this leader wants to hold."""
+        settled, last = self.settled_index, self.log.last_index
+        if last == settled:
+            return False
+        size = self.log.bytes_through(last) - self.log.bytes_through(settled)
+        return last - settled >= self.config.max_uncommitted_entries or size >= self.config.max_uncommitted_bytes
+
+    @property
+    def settled_index(self) -> int:
+        """The last entry that is both committed and on this node's disk."""
+        return min(self.commit_index, self.durable_index)
 
     def initialize(self, token: Token, members: tuple[NodeId, ...], addresses: Mapping[NodeId, str]) -> None:
         """Make a pristine node a member of a new cluster; race-free when every member does so."""

@@ -3,10 +3,10 @@
 Theory of operation
 -------------------
 A *turn* drains what came in, steps the core through it, and does what `ready` says: sends early messages, hands
-`persist` to the storage's thread. While the disk works no turn is taken and more comes in; when it is done, what
-depended on it is sent, applied and answered, and the next turn takes all that has gathered: one sync serves many (group
-commit). Only heartbeats go on meanwhile, both ways, since they depend on no write (keep_alive.py). Whatever the storage
-raises ends the node; nothing that depended on the failed write has left.
+`persist` to the storage's thread. While the disk works more comes in; when it is done, what depended on it is sent,
+applied and answered, and the next turn takes all that has gathered: one sync serves many (group commit). What depends
+on no write goes on meanwhile: heartbeats, both ways (keep_alive.py), and a leader's turns, as far as they need no disk
+(while_writing.py). Whatever the storage raises ends the node; nothing that depended on the failed write has left.
 
 Turns are callbacks of the event loop, not a task, and a message costs neither a task nor a timer of its own: at some
 thousand operations per second these were what the time went into (docs/benchmarks.md). Only turns touch the core.
@@ -159,9 +159,10 @@ class Driver:
                 self._settle(event.token, answer)
                 return
         self._inbox.append(event)
-        if not (self._turn_is_due or self._writing or core is None):
-            self._turn_is_due = True
-            self._loop.call_soon(self._turn)
+        if self._turn_is_due or core is None or (self._writing and not core.goes_on_while_writing):
+            return
+        self._turn_is_due = True
+        self._loop.call_soon(self._turn)
 
     def close(self) -> None:
         """Come to an end, after the write that is under way."""
@@ -199,11 +200,14 @@ class Driver:
     def _turn(self) -> None:
         self._turn_is_due = False
         core = self._core
-        if self._writing or self._ending or core is None:
+        if self._ending or core is None or (self._writing and self.closing):
             return
         try:
             now = self._clock()
             inbox, self._inbox = self._inbox, []
+            if self._writing:
+                self._turn_while_writing(core, inbox, now)
+                return
             for event in inbox:
                 core.step(event, now)
             core.tick(now)  # after what came in: a heartbeat that waited here is no reason to stand for election
@@ -211,12 +215,25 @@ class Driver:
         except Exception as error:  # whatever it is, this node cannot go on
             self._end(error)
 
+    def _turn_while_writing(self, core: Core, inbox: Sequence[Event], now: int) -> None:
+        for event in inbox:
+            if core.takes_while_writing(event, now):
+                core.step(event, now)
+            else:
+                self._inbox.append(event)
+        ready = core.ready_while_writing() if core.goes_on_while_writing else None
+        if ready is not None:
+            self._begin(ready)
+            self._finish(ready.effects)
+            self.watch.refresh(self._look)
+
     def _work(self, core: Core) -> None:
         while (ready := core.ready()) is not None:
             self._begin(ready)
+            if ready.independent or not self._writing:
+                self._finish(ready.effects)
             if self._writing:
                 break
-            self._finish(ready.effects)
         self._set_timer(core)
         self.watch.refresh(self._look)
 
@@ -256,7 +273,8 @@ class Driver:
             return
         try:
             core.step(Durable(), self._clock())
-            self._finish(ready.effects)
+            if not ready.independent:
+                self._finish(ready.effects)
             self._snapshots.persisted(ready.persist)
         except Exception as failure:
             self._end(failure)

@@ -275,9 +275,11 @@ class Ready(msgspec.Struct, frozen=True):
         persist: what to make durable, or None.
         effects: what to do, in order, once `persist` is on disk.
         traces: for the trace file.
+        independent: the effects depend on nothing in `persist`: do them as soon as it was handed to the disk.
     """
 
     early: tuple[Send, ...] = ()
     persist: Persist | None = None
     effects: tuple[Effect, ...] = ()
     traces: tuple[Trace, ...] = ()
+    independent: bool = False

@@ -91,9 +91,11 @@ class ReceivedChunk:
 class RaftStorage(Protocol):
     """Keeps log, term, vote and snapshot, and holds the state machine.
 
-    All methods block. Those of the first group are called one at a time, and those that touch the disk in a worker
-    thread; those of the second, in another worker thread, beside them. Any exception shuts the node down, but for
-    those of `write_snapshot` and `remove_obsolete`: nothing is assumed of a storage that failed.
+    All methods block. Of the first group, those that touch the disk are called one at a time, in a worker thread; those
+    of the state machine one at a time, in the event loop: a leader's entries are applied, and its state captured, while
+    `persist` may be at work on later ones. Those of the second group are called in another worker thread, beside them.
+    Any exception shuts the node down, but for those of `write_snapshot` and `remove_obsolete`: nothing is assumed of a
+    storage that failed.
     """
 
     def get_initial_state(self) -> StoredState:

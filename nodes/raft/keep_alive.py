@@ -37,12 +37,17 @@ class KeepAlive(Replication):
     @property
     def deadline_while_writing(self) -> int | None:
         """When to call `beat`, in nanoseconds; None: not before the disk is done."""
-        leadership, since = self.leadership, self.writing_since
-        if leadership is None or since is None:
+        leadership = self.leadership
+        if leadership is None or self.writing_since is None:
             return None
         due = max(leadership.next_heartbeat, self.beat_at + self.config.heartbeat_interval * MILLISECOND)
-        silent_from = since + self.config.disk_stall_timeouts * self.config.election_timeout_max * MILLISECOND
-        return due if due < silent_from else None
+        return due if due < self.silent_from else None
+
+    @property
+    def silent_from(self) -> int:
+        """When a leader whose disk still works on the same write falls silent, in nanoseconds."""
+        assert self.writing_since is not None
+        return self.writing_since + self.config.disk_stall_timeouts * self.config.election_timeout_max * MILLISECOND
 
     def beat(self, now: int) -> tuple[Send, ...]:
         """The heartbeats that are due though the disk works; send them at once."""

@@ -138,7 +138,8 @@ class Replication(CoreState):
         """Another message may be on its way to this peer."""
         if progress.unreachable:
             return False
-        limit = 1 if progress.probing else self.config.max_inflight_messages
+        one_at_a_time = progress.probing or self.writing_since is not None  # the latter: see while_writing.py
+        limit = 1 if one_at_a_time else self.config.max_inflight_messages
         return len(progress.inflight) < limit and progress.inflight_bytes < self.config.max_inflight_bytes
 
     def send_append(self, peer: NodeId, progress: Progress) -> None:

@@ -211,6 +211,7 @@ class CoreState:
         self.tracing = True  # someone takes the traces
         self._traced_role: tuple[str, int, NodeId | None] | None = None
         self.writing_since: int | None = None  # the disk works since then
+        self.writes_as_leader = False  # on what a leader appended, and on nothing else (while_writing.py)
         self.beat_at = now  # when heartbeats were last sent while it did
         self.heard: AppendEntriesRequest | None = None  # the last heartbeat that came while it did
         self._new_hard_state: HardState | None = None
@@ -313,6 +314,9 @@ class CoreState:
         changes = (self._new_hard_state, self._truncate_from, self._compact_to, self._install)
         if not self._new_entries and changes == (None, None, None, None):
             return None
+        appends_only = self._truncate_from is None and self._install is None
+        led_durably = self.leadership is not None and self.hard_state == self.durable_hard_state
+        self.writes_as_leader = led_durably and appends_only
         persist = Persist(
             self._new_hard_state, self._truncate_from, tuple(self._new_entries), self._compact_to, self._install
         )

@@ -30,7 +30,7 @@ def plant() -> None:
         if not acks:
             return whole
         later[self] = Ready((), whole.persist, tuple(effect for effect in whole.effects if effect not in acks))
-        return Ready(whole.early, None, acks, whole.traces)
+        return Ready(whole.early, None, acks, whole.traces, independent=True)
 
     replace(Core, "ready", ready)
 

@@ -31,7 +31,7 @@ def plant() -> None:
         if whole is None or whole.persist is None or whole.persist.hard_state is not None or self.leadership is None:
             return whole
         later[self] = Ready((), whole.persist)
-        return Ready(whole.early, None, whole.effects, whole.traces)
+        return Ready(whole.early, None, whole.effects, whole.traces, independent=True)
 
     replace(Core, "acknowledged_index", acknowledged_index_of_memory)
     replace(Core, "write_requested", write_and_commit)

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 from raftbed.bugs import Bug, replace, run_planted
 from raftbed.nodes.raft.core import Core
-from raftbed.nodes.raft.events import Apply, Ready
+from raftbed.nodes.raft.events import Apply, Persist, Ready
 from raftbed.nodes.raft.state import Leadership
 
 LAG = 50_000_000
@@ -21,13 +21,13 @@ def applied_far_enough(self: Core, leadership: Leadership) -> bool:
 
 def plant() -> None:
     """Make the mistake."""
-    next_ready = Core.ready
+    next_ready = Core.take_ready
     behind: WeakKeyDictionary[Core, list[tuple[int, Apply]]] = (
         WeakKeyDictionary()
     )  # what it will apply, and from when on
 
-    def ready(self: Core) -> Ready | None:
-        whole = next_ready(self)
+    def take_ready(self: Core, persist: Persist | None) -> Ready | None:
+        whole = next_ready(self, persist)
         waiting = behind.setdefault(self, [])
         if whole is None and not (waiting and waiting[0][0] <= self.now):
             return None
@@ -36,11 +36,11 @@ def plant() -> None:
         due = [apply for when, apply in waiting if when <= self.now]
         del waiting[: len(due)]
         answers = [effect for effect in effects if not isinstance(effect, Apply)]
-        whole = whole or Ready()
-        return Ready(whole.early, whole.persist, (*due, *answers), whole.traces)
+        whole = whole or Ready(independent=True)
+        return Ready(whole.early, whole.persist, (*due, *answers), whole.traces, whole.independent)
 
     replace(Core, "applied_far_enough", applied_far_enough)
-    replace(Core, "ready", ready)
+    replace(Core, "take_ready", take_ready)
 
 
 BUG = Bug(

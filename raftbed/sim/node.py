@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 Events gather in an inbox. A round steps the core through all of them, lets it look at the clock, and does what `ready`
-says: early messages leave, `persist` goes to the disk, and while the disk works no other round is begun; only
-heartbeats go on, both ways. When the disk is done the core is told (`Durable`), and only then do the effects of that
-`Ready` leave. Whatever the storage or the core raises ends the process.
+says: early messages leave, and `persist` goes to the disk. While the disk works, heartbeats go on, both ways, and a
+leader's rounds, as far as they need no disk. When it is done the core is told (`Durable`), and only then do the effects
+of that `Ready` leave that depend on it. Whatever the storage or the core raises ends the process.
 
 A process can be killed (its connections are reset), paused (it does nothing, and all that comes in waits), or lose its
 power (nobody hears of it any more). Each start is a boot; what belonged to an earlier one finds that out by its number.
@@ -13,7 +13,7 @@ power (nobody hears of it any more). Each start is a boot; what belonged to an e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -39,6 +39,7 @@ from raftbed.nodes.raft.events import (
 from raftbed.nodes.raft.messages import Request
 from raftbed.nodes.state_machine import KeyValueStateMachine
 from raftbed.nodes.storage import DiskLogStore, DiskSnapshots, NodeStorage
+from raftbed.sim.calls import Calls
 from raftbed.sim.clock import NodeClock
 from raftbed.sim.disk import SimulatedDisk, sync_time
 from raftbed.sim.network import Network
@@ -48,7 +49,6 @@ from raftbed.sim.timeline import Timeline
 
 _NEVER = 1 << 62
 _ENDLESS = 10_000  # things to do in one moment
-_REMEMBERED = 64  # answered messages whose second answers are taken
 
 
 class SimulatedNode:
@@ -111,16 +111,14 @@ class SimulatedNode:
         self._inbox: list[Event] = []
         self._writing: Ready | None = None
         self._written_while_paused = False
-        self._calls: dict[Send, int] = {}  # on their way, to when each is given up (own clock), in that order
-        self._pieces: dict[Send, None] = {}  # of snapshots, likewise; they have more time
-        self._answered: dict[Send, None] = {}  # the latest, in order
+        self._calls = Calls()
         self._snapshots: SnapshotWork | None = None
         self._applied = 0  # the last entry that the state machine has seen; the core is ahead while the disk works
         self._open: dict[Any, None] = {}  # who waits for an answer of this process
         self._wake_at = _NEVER
         self._do: Mapping[type, Callable[[Any], None]] = {
             Send: self._send,
-            Respond: self._respond,
+            Respond: lambda effect: self._settle(effect.token, effect.value),
             Apply: self._apply,
             TakeSnapshot: lambda effect: self._snapshot_work.take(effect),
             AbortSnapshot: lambda effect: self._snapshot_work.abort(effect),
@@ -136,8 +134,7 @@ class SimulatedNode:
             return
         self.boot += 1
         self.running, self.paused = True, False
-        self._inbox, self._calls, self._pieces, self._open, self._writing = [], {}, {}, {}, None
-        self._answered = {}
+        self._inbox, self._calls, self._open, self._writing = [], Calls(), {}, None
         self._wake_at = _NEVER
         self.machine = KeyValueStateMachine()
         log = DiskLogStore(self.disk, segment_size=self._segment_size)
@@ -218,7 +215,7 @@ class SimulatedNode:
         if self._snapshots is not None:
             self._snapshots.end()
         self._core = self._storage = self._snapshots = self._writing = None
-        self._inbox, self._calls, self._pieces, self._open = [], {}, {}, {}
+        self._inbox, self._calls, self._open = [], Calls(), {}
         self._wake_at = _NEVER
         return waiting
 
@@ -257,22 +254,19 @@ class SimulatedNode:
                 self._settle(event.token, answer)
                 return
         self._inbox.append(event)
-        if self._writing is None and not self.paused:
+        if not self.paused and (self._writing is None or (core is not None and core.goes_on_while_writing)):
             self._round()
 
     def _round(self) -> None:
         core = self._core
-        if core is None or self.paused or self._writing is not None:
+        if core is None or self.paused or (self._writing is not None and not core.goes_on_while_writing):
             return
         try:
             now = self.clock.read(self.timeline.now)
-            while self._calls:  # the oldest first
-                message, until = next(iter(self._calls.items()))
-                if until > now:
-                    break
-                del self._calls[message]
-                self._inbox.append(Failed(message))
-            inbox, self._inbox = self._inbox, []
+            inbox, self._inbox = [*self._inbox, *map(Failed, self._calls.give_up(now))], []
+            if self._writing is not None:
+                self._round_while_writing(core, inbox, now)
+                return
             for event in inbox:
                 core.step(event, now)
             core.tick(now)
@@ -280,19 +274,35 @@ class SimulatedNode:
         except Exception as error:  # as in `start`
             self._end(error)
 
+    def _round_while_writing(self, core: Core, inbox: Sequence[Event], now: int) -> None:
+        for event in inbox:
+            if core.takes_while_writing(event, now):
+                core.step(event, now)
+            else:
+                self._inbox.append(event)
+        ready = core.ready_while_writing()
+        if ready is not None:
+            self._begin(ready)
+            self._finish(ready)
+
+    def _begin(self, ready: Ready) -> None:
+        if ready.traces:
+            self.observer.traced(self, ready.traces)
+        for message in ready.early:
+            self._send(message)
+
     def _work(self, core: Core) -> None:
         for _ in range(_ENDLESS):
             ready = core.ready()
             if ready is None:
                 break
-            if ready.traces:
-                self.observer.traced(self, ready.traces)
-            for message in ready.early:
-                self._send(message)
+            self._begin(ready)
             if ready.persist is not None:
                 self._persist(ready)
+            if ready.independent:
+                self._finish(ready)
+            if ready.persist is not None:
                 break
-            self._finish(ready)
         else:
             raise RuntimeError("the core has no end of things to do")
         self._set_timer(core)
@@ -326,7 +336,8 @@ class SimulatedNode:
             self.observer.unsynced(self, self.disk.unsynced)
         try:
             core.step(Durable(), self.clock.read(self.timeline.now))
-            self._finish(ready)
+            if not ready.independent:
+                self._finish(ready)
             self._work(core)
             if self._core is core and not self.writing and self._inbox:
                 self._round()
@@ -340,8 +351,8 @@ class SimulatedNode:
     def _set_timer(self, core: Core) -> None:
         writing = self._writing is not None
         deadline = core.deadline_while_writing if writing else core.deadline
-        if self._calls and not writing:
-            until = next(iter(self._calls.values()))
+        until = None if writing else self._calls.deadline
+        if until is not None:
             deadline = until if deadline is None or until < deadline else deadline
         if deadline is None:
             return
@@ -363,9 +374,7 @@ class SimulatedNode:
                 self._send(message)
             self._set_timer(core)  # where none is due before the disk is done, the round after it sets the timer
             return
-        deadline = core.deadline
-        due = deadline is not None and deadline <= now
-        if due or (self._calls and next(iter(self._calls.values())) <= now):
+        if any(deadline is not None and deadline <= now for deadline in (core.deadline, self._calls.deadline)):
             self._round()
         else:
             self._set_timer(core)
@@ -374,10 +383,10 @@ class SimulatedNode:
 
     def _send(self, message: Send) -> None:
         if message.method == "install_snapshot":
-            self._pieces[message] = None
+            self._calls.begin_piece(message)
             self._snapshot_work.send(message)
             return
-        self._calls[message] = self.clock.read(self.timeline.now) + self._patience
+        self._calls.begin(message, self.clock.read(self.timeline.now) + self._patience)
         self.carry(message, message.request)
 
     def carry(self, message: Send, request: Request) -> None:
@@ -388,7 +397,7 @@ class SimulatedNode:
 
     def gave_up(self, message: Send) -> None:
         """A piece of a snapshot had no answer for too long, or could not be read."""
-        if self._pieces.pop(message, message) is None:
+        if self._calls.give_up_piece(message):
             self.push(Failed(message))
 
     def fail(self, error: Exception) -> None:
@@ -406,19 +415,10 @@ class SimulatedNode:
 
     def came_back(self, boot: int, message: Send, response: Any) -> None:
         """The answer to a request reaches the machine; None: the connection was reset."""
-        if boot != self.boot or self._core is None:
+        if boot != self.boot or self._core is None or not self._calls.is_heard(message, response):
             return
-        if self._calls.pop(message, None) is not None:
-            self._answered[message] = None
-            if len(self._answered) > _REMEMBERED:
-                del self._answered[next(iter(self._answered))]
-        elif self._pieces.pop(message, message) is not None and (message not in self._answered or response is None):
-            return  # it was given up; what the network brings twice is taken twice
         self.observer.arrived(self, message)
         self.push(Failed(message) if response is None else Answered(message, response))
-
-    def _respond(self, effect: Respond) -> None:
-        self._settle(effect.token, effect.value)
 
     def _apply(self, effect: Apply) -> None:
         assert self._storage is not None

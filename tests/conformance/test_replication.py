@@ -178,7 +178,10 @@ def test_many_writes_are_one_write_to_disk_and_one_message():
     leader, others = leader_and_others(cluster)
     cluster.sent.clear()
     first = cluster.write(leader, 0)  # keeps the disk busy while the others come in
+    (written,) = cluster.nodes[leader].writing.entries
     writes = [cluster.write(leader, number) for number in range(1, 51)]
+    cluster.run_until(lambda: cluster.core(leader).durable_index == written.index)
+    assert len(cluster.nodes[leader].writing.entries) == 50
     cluster.run_until(lambda: first.done and all(write.done for write in writes))
     assert [len(request.entries) for request in appends(cluster, leader, others[0])] == [1, 50]
 

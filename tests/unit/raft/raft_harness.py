@@ -128,6 +128,8 @@ class Node:
     def pump(self) -> None:
         core = self.core
         assert core is not None
+        if self.writing is not None and core.goes_on_while_writing:
+            self.pump_while_writing(core)
         while self.writing is None:
             inbox, self.inbox = self.inbox, []
             for event in inbox:
@@ -140,17 +142,32 @@ class Node:
                 self.cluster.invariants.see(core, trace)
             for message in ready.early:
                 self.cluster.carry(self, message)
-            if ready.persist is None:
+            if ready.persist is not None:
+                self.write(ready)
+            if ready.independent:
                 self.do(ready.effects)
-                continue
-            self.write(ready)
         self.schedule_tick()
+
+    def pump_while_writing(self, core: Core) -> None:
+        inbox, self.inbox = self.inbox, []
+        for event in inbox:
+            if core.takes_while_writing(event, self.cluster.now):
+                core.step(event, self.cluster.now)
+            else:
+                self.inbox.append(event)
+        ready = core.ready_while_writing()
+        if ready is not None:
+            for trace in ready.traces:
+                self.cluster.invariants.see(core, trace)
+            for message in ready.early:
+                self.cluster.carry(self, message)
+            self.do(ready.effects)
 
     def write(self, ready: Ready) -> None:
         self.writing = ready.persist
         boot = self.boot
         time = self.cluster.disk_delay() if self.stall is None else self.stall
-        self.cluster.after(time, lambda: self.written(boot, ready.effects))
+        self.cluster.after(time, lambda: self.written(boot, () if ready.independent else ready.effects))
 
     def written(self, boot: int, effects: Sequence[Any]) -> None:
         if self.core is None or self.boot != boot:

@@ -109,17 +109,53 @@ async def test_what_comes_while_the_disk_works_is_written_together_and_answered_
     await raft.shutdown()
 
 
-async def test_reads_wait_for_the_disk_like_everything_else() -> None:
+async def test_reads_do_not_wait_for_a_disk_that_works_on_a_write() -> None:
     storage = GatedStorage()
     raft = await alone(storage)
     storage.gate.clear()
     write = raft.begin_write("x")
     await storage.begun.get()
-    read = raft.begin_read()
-    await asyncio.sleep(0.01)
-    assert not read.done()
+    await raft.begin_read()
+    assert not write.done()
+    assert raft.metrics().current.last_applied == 1
     storage.gate.set()
-    await asyncio.gather(write, read)
+    await write
+    await raft.shutdown()
+
+
+async def test_a_leader_replicates_commits_and_answers_while_its_own_disk_works() -> None:
+    storage, network = GatedStorage(), Agreeing()
+    raft = Raft("n1", Config("test"), network, storage)
+    await raft.initialize({"n1", "n2", "n3"})
+    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
+    storage.gate.clear()
+    first = await raft.begin_write("a quorum of the others holds it")
+    second = await raft.begin_write("that came while the disk worked, too")
+    assert (first.index, second.index) == (2, 3)
+    assert storage.store.get_initial_state().entries[-1].index == 1  # nothing of them is on its own disk
+    storage.gate.set()
+    await raft.shutdown()
+
+
+async def test_what_could_depose_a_leader_waits_for_its_disk() -> None:
+    storage, network = GatedStorage(), Agreeing()
+    raft = Raft("n1", Config("test"), network, storage)
+    await raft.initialize({"n1", "n2", "n3"})
+    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
+    while not storage.begun.empty():
+        storage.begun.get_nowait()
+    storage.gate.clear()
+    write = raft.begin_write("x")
+    await storage.begun.get()
+    term = raft.metrics().current.current_term
+    entries = AppendEntriesRequest(term + 1, "n2", 1, term, (), 1)
+    deposing = asyncio.ensure_future(raft.append_entries(entries))
+    assert (await write).index == 2
+    assert not deposing.done()
+    assert raft.metrics().current.current_term == term
+    storage.gate.set()
+    assert (await deposing).term == term + 1
+    assert storage.store.get_initial_state().hard_state.current_term == term + 1
     await raft.shutdown()
 
 
@@ -228,9 +264,13 @@ async def test_a_leader_is_heard_while_its_disk_works_until_that_takes_too_long(
             _, rpc = await asyncio.wait_for(network.sent.get(), 1)  # much longer than the 300 ms that it is to be heard
             beats += not rpc.entries
     assert beats >= 2  # to one peer, at least
-    assert not write.done()
+    assert (await write).index == 2  # the others hold it
+    late = raft.begin_write("too late: this node has fallen silent")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(late), 0.05)
     storage.gate.set()
-    assert (await write).index == 2
+    with pytest.raises(LeadershipLost):  # it looks for its quorum, of which it had not heard for too long
+        await late
     await raft.shutdown()
 
 
