@@ -35,7 +35,7 @@ from typing import Any, Protocol
 from raftbed.nodes.raft.config import MILLISECOND
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.errors import ReadOverloaded
-from raftbed.nodes.raft.events import Send, Token
+from raftbed.nodes.raft.events import Ready, Send, Token
 from raftbed.nodes.raft.messages import (
     AppendEntriesResponse,
     InstallSnapshotRequest,
@@ -199,12 +199,12 @@ class RareCore(Core):
         if self._takes("least-timeout"):
             self.election_deadline = self.now + self.config.election_timeout_min * MILLISECOND
 
-    def _drive_leadership(self) -> None:
-        """What a leader does once all events were taken."""
-        if self._takes("give-up-leading"):
-            self.become_follower(self.term, None)
-            self.reset_election_deadline()
-            return
-        if self._takes("transfer-now"):
-            self.transfer_requested(_Nobody(), None)
-        super()._drive_leadership()
+    def ready(self) -> Ready | None:
+        """What to do now; None: nothing."""
+        if self.leadership is not None:
+            if self._takes("give-up-leading"):
+                self.become_follower(self.term, None)
+                self.reset_election_deadline()
+            elif self._takes("transfer-now"):
+                self.transfer_requested(_Nobody(), None)
+        return super().ready()

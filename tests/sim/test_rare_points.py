@@ -12,7 +12,7 @@ from raftbed.sim.rare_points import RARE, RareCore, RarePoints
 from raftbed.sim.simulation import Simulation
 
 LAGGING = [step("power", "followers-minority", 0.4, 1.4)]  # who comes back is sent entries, and a snapshot
-OFTEN = {name: min(1.0, 20 * chance) for name, chance in swarm.POINTS.items()}
+OFTEN = {name: min(1.0, 40 * chance) for name, chance in swarm.POINTS.items()}
 
 
 class Named:
@@ -37,6 +37,10 @@ def test_all_of_them_together_are_harmless():
 def test_a_run_without_them_has_the_core_of_a_host():
     assert RarePoints({}, 1).core_of(Named()) is Core
     assert RarePoints({"busy": 1.0}, 1).core_of(Named()) is not Core
+
+
+def test_every_point_is_a_method_that_the_core_has():
+    assert {name for name in vars(RareCore) if not name.startswith("_")} <= set(dir(Core))
 
 
 def test_none_is_taken_once_they_are_over():
