@@ -29,6 +29,17 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "node_options": {"check_quorum": False},
         "schedule": [step("hasty-clients", "all", 0.3, 4.5), step("partition", "leader-alone", 0.6, 2.0, number=2)],
     },
+    "a leader alone is told to stop": {
+        "time_limit": 5.0,
+        "operation_timeout": 0.5,  # clients come again, so that some read after the others have gone on
+        "node_options": {"check_quorum": False},
+        "schedule": [
+            step("partition", "leader-alone", 0.6, 2.0),
+            step("terminate", "all", 1.5, 2.0, number=2),
+            step("partition", "leader-alone", 2.8, 4.2, number=3),
+            step("terminate", "all", 3.6, 4.0, number=4),
+        ],
+    },
     "no fault": {"test": "smoke-test", "time_limit": 1.0},
     "a long cut": {
         "test": "smoke-test",
@@ -119,18 +130,22 @@ def test_a_write_whose_time_is_up_is_called_a_failure(monkeypatch):
     assert is_found("linearizable", **SCENARIOS["hasty clients, slow disks"])
 
 
-def test_a_read_whose_time_is_up_is_answered_unconfirmed(monkeypatch):
+@pytest.mark.parametrize(
+    ("failure", "scenario"),
+    [(TimeoutError, "hasty clients, a leader alone"), (ShuttingDown, "a leader alone is told to stop")],
+)
+def test_a_read_that_was_not_confirmed_is_answered_nevertheless(monkeypatch, failure, scenario):
     honest = service.Service._finish_get
 
     def finish(self: Any, key: str, future: asyncio.Future[Any]) -> service.Answer:
-        if not isinstance(future.exception(), TimeoutError):
+        if not isinstance(future.exception(), failure):
             return honest(self, key, future)
         value, metrics = self._machine.read(key), self._raft.metrics().current
         done = service.Done(key, value, metrics.last_applied, metrics.current_term, metrics.id)
         return service.Answer(200, service._encode_json(done))
 
     monkeypatch.setattr(service.Service, "_finish_get", finish)
-    assert is_found("linearizable", **SCENARIOS["hasty clients, a leader alone"])
+    assert is_found("linearizable", **SCENARIOS[scenario])
 
 
 def test_the_rest_of_a_frame_that_came_in_pieces_is_forgotten(monkeypatch):
