@@ -173,7 +173,7 @@ def test_a_connection_that_fell_silent_is_never_given_up(monkeypatch):
             peers._fail(answer, TimeoutError("no answer in time"))
 
     monkeypatch.setattr(peers.Connection, "_look", look)
-    # TCP tries again at ever longer intervals: after 17 seconds of silence it may wait for another ten.
+    # TCP tries to connect at ever longer intervals: after 17 seconds of silence it may wait for another ten.
     assert is_found("liveness", **SCENARIOS["a long cut"])
 
 

@@ -19,7 +19,7 @@ from raftbed.sim.timeline import Timeline
 CLIENTS = "clients"
 """The machine that clients and operators are on."""
 _MILLISECOND = 1_000_000
-_RETRANSMIT = (200 * _MILLISECOND, 120_000 * _MILLISECOND)  # least and most time after which Linux's TCP tries again
+_RETRANSMIT = (200 * _MILLISECOND, 1600 * _MILLISECOND)  # least and most time after which TCP tries again
 _CONNECT_AGAIN = 1000 * _MILLISECOND  # after which it tries to connect again, doubled each time
 _CLOGGED_AGAIN = 20 * _MILLISECOND
 _TRIES = 12
@@ -211,7 +211,7 @@ class Streams(Network):
         if not link.cut and link.clogged:
             return _CLOGGED_AGAIN
         least, most = _RETRANSMIT
-        return int(min(least << tries, most) * (0.9 + 0.2 * link.random.random()))
+        return int(min(least << min(tries, 8), most) * (0.9 + 0.2 * link.random.random()))
 
     def time(self, link: Link) -> int:
         """Nanoseconds that a piece takes; one that is lost on the way takes longer."""
