@@ -140,6 +140,8 @@ class Plan:
         bug: name of the planted bug, or None.
         node_options: configuration of the system under test (for Raft: the fields of its Config).
         schedule: the faults, in order of time.
+        own_options: node to the options in which it departs from `node_options`; in simulations only.
+        rare_points: the rare points of the core that are armed, with their chances; in simulations only.
     """
 
     test: str
@@ -159,6 +161,12 @@ class Plan:
     bug: str | None = None
     node_options: Mapping[str, Any] = field(default_factory=dict)
     schedule: tuple[FaultStep, ...] = ()
+    own_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    rare_points: Mapping[str, float] = field(default_factory=dict)
+
+    def options_of(self, node: str) -> dict[str, Any]:
+        """The configuration of one node."""
+        return {**self.node_options, **self.own_options.get(node, {})}
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,7 @@ class SimulatedNode:
         boot: number of the latest start.
         slow_disk: owner to how many times as long a sync takes.
         machine: the state machine of the present process.
+        make_core: makes the core of a process.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class SimulatedNode:
         self.powered = True
         self.boot = 0
         self.machine = KeyValueStateMachine()
+        self.make_core: Callable[..., Core] = Core
         self._seed = seed
         self._segment_size = segment_size
         self._syncs = Random(f"{seed}:sync:{name}")
@@ -142,16 +144,11 @@ class SimulatedNode:
             stored = self._storage.get_initial_state()
             self.disk.commit()
             self.snapshot_disk.commit()
-            self._core = core = Core(
-                self.name,
-                self.config,
-                Random(f"{self._seed}:core:{self.name}:{self.boot}"),
-                hard_state=stored.hard_state,
-                entries=stored.entries,
-                now=self.clock.read(self.timeline.now),
-                base=stored.base,
-                snapshot=stored.snapshot,
-            )
+            random = Random(f"{self._seed}:core:{self.name}:{self.boot}")
+            self._core = core = self.make_core(
+                self.name, self.config, random, hard_state=stored.hard_state, entries=stored.entries,
+                now=self.clock.read(self.timeline.now), base=stored.base, snapshot=stored.snapshot,
+            )  # fmt: skip
             self._applied = core.last_applied
             core.start()
             self._work(core)

@@ -25,6 +25,7 @@ from raftbed.sim.faults import KINDS, Kind, Nemesis
 from raftbed.sim.message_log import MessageLog
 from raftbed.sim.network import Network
 from raftbed.sim.node import SimulatedNode
+from raftbed.sim.rare_points import RarePoints
 from raftbed.sim.recording import Recording, process_record
 from raftbed.sim.replies import Node
 from raftbed.sim.timeline import Task, Timeline, all_of
@@ -109,6 +110,7 @@ class Simulation:
         self._connections: list[SimulatedConnection] = []
         cluster = f"raftbed {plan.test} {plan.seed}"
         self._traffic = Traffic(plan.nodes, Config.from_mapping(cluster, dict(plan.node_options)), limits)
+        self._rare_points = RarePoints(plan.rare_points, plan.seed)
         self._network = self._make_network()
         self._random = Random(f"{plan.seed}:simulation")
         self.nodes = self._make_nodes(cluster, self._random.choice(_SEGMENT_SIZES))
@@ -132,12 +134,13 @@ class Simulation:
         return Network(self.timeline, self.plan.nodes, self.plan.seed)
 
     def _make_nodes(self, cluster: str, segment_size: int) -> Mapping[str, Node]:
-        config = Config.from_mapping(cluster, dict(self.plan.node_options))
         for name in self.plan.nodes:
-            self._cores[name] = SimulatedNode(
+            config = Config.from_mapping(cluster, self.plan.options_of(name))
+            self._cores[name] = node = SimulatedNode(
                 name, self._cores, config, self.timeline, self._network,
                 seed=self.plan.seed, segment_size=segment_size, observer=self,
             )  # fmt: skip
+            node.make_core = self._rare_points.core_of(node)
         return self._cores
 
     def _connection(self, number: int) -> Connection:
@@ -190,7 +193,9 @@ class Simulation:
             "info": self._tally.info,
             "membership_changes": self.nemesis.operators.changes,
             "transfers": self.nemesis.operators.transfers,
+            "own_options": len({name for options in self.plan.own_options.values() for name in options}),
             **{name: self._coverage[name] for name in sorted(self._coverage)},
+            **self._rare_points.counts(),
         }
         recording.draws = [self._random.random()]
         return recording
@@ -214,6 +219,7 @@ class Simulation:
         await sleep(max(0.0, plan.time_limit - (self.timeline.now - begin) / SECOND))
         self._enter("heal")
         self.nemesis.heal_all()
+        self._rare_points.over = True
         self._enter("recovery")
         self.nemesis.machines.restart_dead()
         ready = await self._ready(plan.recovery_timeout)
