@@ -21,6 +21,7 @@ from raftbed.stories import make_story
 
 _NOT_BY_CLIENTS = ("raft-invariants", "message-storm", "synced-before-sent", "node-health")
 _BEST_WITNESSES = ("linearizable", "liveness", "availability")
+_RATE = 110.0  # operations per second of a scenario that does not say otherwise
 _MOST_SEEDS = 1_000_000
 
 
@@ -151,6 +152,7 @@ def settings_of(
         faults=list(scenario.faults) or None,
         seed=seed,
         node_options={**bug.node_options, **scenario.node_options},
+        rate=_RATE,
     )
     changes = {**scenario.settings, **({"time_limit": time_limit} if time_limit else {})}
     settings = planning.override(settings, **changes)
