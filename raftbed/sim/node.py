@@ -341,11 +341,9 @@ class SimulatedNode:
             core.step(Durable(), self.clock.read(self.timeline.now))
             if not ready.independent:
                 self._finish(ready)
-            self._work(core)
-            if self._core is core and not self.writing and self._inbox:
-                self._round()
         except Exception as error:  # as in `start`
             self._end(error)
+        self._round()  # what waited for the disk comes before the next write, else a busy leader would never hear of it
 
     def _finish(self, ready: Ready) -> None:
         for effect in ready.effects:
