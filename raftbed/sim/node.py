@@ -187,10 +187,10 @@ class SimulatedNode:
         if self._written_while_paused:
             self._written_while_paused = False
             self._written(self.boot)
-        elif self._writing is not None and self._core is not None:
-            self._set_timer(self._core)
         else:
             self._round()
+            if self._writing is not None and self._core is not None:
+                self._set_timer(self._core)
 
     def set_disk(self, *, full: bool, broken: bool) -> None:
         """The disk is full, or broken, or well again."""
