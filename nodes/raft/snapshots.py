@@ -196,7 +196,7 @@ class Snapshots(Replication):
             self.respond(event.token, InstallSnapshotResponse(self.term, event.next_offset))
             return
         self.incoming = None
-        if snapshot.index > self.commit_index:
+        if snapshot.index > self.commit_index and self.leadership is None:  # a leader's log has all of it
             self.install(snapshot)
         self.respond(event.token, InstallSnapshotResponse(self.term, snapshot.size, installed=True))
 

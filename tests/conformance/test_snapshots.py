@@ -19,23 +19,33 @@ from raftbed.nodes.raft import (
     Rate,
     SnapshotError,
     SnapshotMeta,
+    State,
 )
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.events import (
     AbortSnapshot,
+    Answered,
     ChunkStored,
     Compact,
     Durable,
+    Elect,
     Ready,
     Received,
     Respond,
     Restore,
+    Send,
     SnapshotTaken,
     StoreChunk,
     TakeSnapshot,
 )
 from raftbed.nodes.raft.log import Log
-from raftbed.nodes.raft.messages import InstallSnapshotRequest, InstallSnapshotResponse, LogBase
+from raftbed.nodes.raft.messages import (
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    LogBase,
+    VoteRequest,
+    VoteResponse,
+)
 
 THREE = MembershipConfig(("n1", "n2", "n3"))
 FOUR = MembershipConfig(("n1", "n2", "n3", "n4"))
@@ -225,6 +235,23 @@ def test_snapshot_stale_is_refused():
     assert answer(ready).installed, "the leader need not send more of it"
     assert not wanted(ready, StoreChunk)
     assert (core.last_applied, core.log.last_index) == (8, 10)
+
+
+def test_snapshot_that_is_complete_when_its_receiver_leads_is_not_installed():
+    """All that it includes is committed, so the leader's log has it; to install it would be to step down."""
+    core, meta = follower(*[1] * 10), snapshot(6, 1)
+    (store,) = wanted(offer(core, meta, term=1), StoreChunk)
+    core.step(Elect(), 0)
+    settle(core)
+    asked = VoteRequest(2, "n2", 10, 1)
+    core.step(Answered(Send("n3", "vote", asked, 0, 0), VoteResponse(2, vote_granted=True)), 0)
+    assert core.state is State.LEADER
+    settle(core)
+    core.step(ChunkStored(store.token, store.request, meta.size, complete=True), 0)
+    ready = settle(core)
+    assert core.state is State.LEADER
+    assert not wanted(ready, Restore)
+    assert core.log.last_index == 11
 
 
 def test_snapshot_that_became_stale_while_it_came_in_is_refused():
