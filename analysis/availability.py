@@ -8,8 +8,9 @@ because how long a fault may hurt is for the reader to judge.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from raftbed.analysis.operations import Span, Window, spans_of, windows
@@ -37,15 +38,14 @@ def judge(
     phases = {event.message: event.time for event in events if event.kind == "phase"}
     begin = phases.get("clients", operations[0].call)
     finish = phases.get("heal", max(span.end or span.call for span in operations))
-    gap, gap_from = _longest_gap(acknowledged, begin, finish)
-    recoveries = [_recovery(window, acknowledged) for window in faults if window.healed is not None]
+    ends = [_end(span) for span in acknowledged]
+    gap, gap_from = _longest_gap(ends, begin, finish)
+    recoveries = [_recovery(window, acknowledged, ends) for window in faults if window.healed is not None]
     details: dict[str, Any] = {
         "longest_gap": gap / SECOND,
         "longest_gap_from": gap_from,
         "recoveries": recoveries,
-        "during_faults": {
-            window.step.id: sum(1 for span in acknowledged if _during(span, window)) for window in faults
-        },
+        "during_faults": {window.step.id: _during(window, ends) for window in faults},
     }
     said = f"The longest time without a success was {gap / SECOND:.2f} s, from {gap_from / SECOND:.2f} s on"
     known = [recovery["seconds"] for recovery in recoveries if recovery["seconds"] is not None]
@@ -99,19 +99,24 @@ def _end(span: Span) -> int:
     return span.end
 
 
-def _longest_gap(acknowledged: Sequence[Span], begin: int, finish: int) -> tuple[int, int]:
+def _longest_gap(ends: Sequence[int], begin: int, finish: int) -> tuple[int, int]:
     """The longest time between two successes while clients were at work, and when it began."""
-    marks = [begin, *(_end(span) for span in acknowledged if begin <= _end(span) <= finish), max(begin, finish)]
+    marks = [begin, *ends[bisect_left(ends, begin) : bisect_right(ends, finish)], max(begin, finish)]
     return max((later - earlier, earlier) for earlier, later in pairwise(marks))
 
 
-def _recovery(window: Window, acknowledged: Sequence[Span]) -> dict[str, Any]:
+def _recovery(window: Window, acknowledged: Sequence[Span], ends: Sequence[int]) -> dict[str, Any]:
     """From the heal to the completion of the first success that was invoked after it."""
     assert window.healed is not None
-    first = next((span for span in acknowledged if span.call >= window.healed), None)
+    later = islice(acknowledged, bisect_left(ends, window.healed), None)
+    first = next((span for span in later if span.call >= window.healed), None)
     seconds = (_end(first) - window.healed) / SECOND if first else None
     return {"fault": window.step.id, "healed": window.healed, "seconds": seconds}
 
 
-def _during(span: Span, window: Window) -> bool:
-    return window.injected is not None and window.injected <= _end(span) <= (window.healed or _end(span))
+def _during(window: Window, ends: Sequence[int]) -> int:
+    """How many succeeded while a fault was in force."""
+    if window.injected is None:
+        return 0
+    last = bisect_right(ends, window.healed) if window.healed else len(ends)
+    return max(0, last - bisect_left(ends, window.injected))

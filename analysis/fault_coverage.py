@@ -6,6 +6,7 @@ failed or acted on nobody, a heal was not proved, or no operation was under way 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,7 +55,9 @@ def judge(
         return Verdict(CHECKER, "valid", "No faults were planned.", {"faults": []})
     over = [window for window in faults if stopped_after is None or window.step.until <= stopped_after]
     due = [window for window in faults if window in over or window.proved is not None or window.failures]
-    table = [_row(window, operations) for window in faults]
+    calls = sorted(span.call for span in operations)
+    ends = sorted(span.end for span in operations if span.end is not None)
+    table = [_row(window, calls, ends) for window in faults]
     details = {"faults": table, "due": len(due)}
     proved = [window for window in due if window.proved is not None]
     idle = [window for window in proved if _was_done_already(window, faults)]
@@ -107,15 +110,11 @@ def _was_done_already(window: Window, faults: Sequence[Window]) -> bool:
     return set(window.nodes) <= down
 
 
-def _row(window: Window, operations: Sequence[Span]) -> dict[str, object]:
+def _row(window: Window, calls: Sequence[int], ends: Sequence[int]) -> dict[str, object]:
     during = 0
-    if window.injected is not None:
-        end = window.healed
-        during = sum(
-            1
-            for span in operations
-            if (end is None or span.call <= end) and (span.end is None or span.end >= window.injected)
-        )
+    if window.injected is not None:  # those that were invoked before it was over, but those that ended before it began
+        begun = len(calls) if window.healed is None else bisect_right(calls, window.healed)
+        during = begun - bisect_left(ends, window.injected)
     return {
         "fault": window.step.id,
         "kind": window.step.kind,

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
-from raftbed.model import NEMESIS, FaultEvent, FaultStep, Op
+from raftbed.model import NEMESIS, FaultEvent, FaultStep, Op, often_made
 from raftbed.store import RunDirectory
 
 _SPANS: WeakKeyDictionary[RunDirectory, tuple[Sequence[Op], list[Span]]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True, slots=True)
+@often_made
 class Span:
     """One operation of a client, from invocation to completion.
 

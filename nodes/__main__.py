@@ -144,6 +144,7 @@ async def run(settings: NodeSettings, surroundings: Surroundings | None = None) 
     raft = Raft(
         settings.id, config, network, storage,
         clock=around.clock, random=around.random(), tracer=tracer, on_membership=learn, workers=around.worker,
+        make_core=around.core,
     )  # fmt: skip
     server = Server(raft, machine, cluster=settings.cluster, peers=settings.peers, bug=settings.bug)
     stop = asyncio.Event()

@@ -13,7 +13,6 @@ cannot be told by the name that it chose; so once a session has expired, new cli
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -25,8 +24,7 @@ _BATCH = 32  # items in a piece of a snapshot
 _REGISTERED = "session-"  # begins the names that `register` gives, and no others
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """What the state machine answered to a command.
 
     Attributes:

@@ -11,6 +11,7 @@ from random import Random
 from typing import Protocol
 
 from raftbed.nodes.raft import Raft, RaftStorage, Trace
+from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.storage_thread import StorageThread, StorageWorker
 from raftbed.nodes.storage import StateMachine, open_storage
 from raftbed.nodes.trace import TraceFile
@@ -33,6 +34,9 @@ class Surroundings:
 
     clock: Callable[[], int] = staticmethod(time.monotonic_ns)
     """Nanoseconds; monotonic."""
+
+    core: Callable[..., Core] = staticmethod(Core)
+    """Makes the core of the node's Raft, with the parameters of `Core`."""
 
     def random(self) -> Random:
         """What election timeouts are drawn from."""

@@ -13,6 +13,7 @@ from raftbed import plan as planning
 from raftbed.console import Console
 from raftbed.model import SECOND, Validity
 from raftbed.sim.campaign import Campaign, Summary
+from raftbed.sim.rare_points import RARE
 
 _MOST_SEEDS_NAMED = 8
 _COVERAGE = {
@@ -102,6 +103,7 @@ def lines(summary: Summary) -> Iterator[str]:
     yield f"  faults       {faults or 'none'}"
     coverage = ", ".join(f"{summary.total(name)} {said}" for name, said in _COVERAGE.items())
     yield f"  coverage     {coverage}"
+    yield from _unusual(summary)
     reasons: dict[str, int] = {}
     for result in results:
         if result.reason:
@@ -114,6 +116,19 @@ def lines(summary: Summary) -> Iterator[str]:
         more = " ..." if len(found) > _MOST_SEEDS_NAMED else ""
         yield f"  ✗ {len(found)} × {cause}"
         yield f"      seeds {seeds}{more}; repeat one: raftbed replay {found[0].file}"
+
+
+def _unusual(summary: Summary) -> Iterator[str]:
+    """What was unusual about the nodes, where anything was."""
+    results = summary.results.values()
+    own = sum(result.counts.get("own_options", 0) > 0 for result in results)
+    points = [name for name in summary.names() if name.startswith(RARE)]
+    if own:
+        yield f"  own options  in {own} seeds"
+    if points:
+        seeds = {name: sum(result.counts.get(name, 0) > 0 for result in results) for name in points}
+        said = (f"{name.removeprefix(RARE)} {summary.total(name)} in {seeds[name]} seeds" for name in points)
+        yield f"  rare points  {', '.join(said)}"
 
 
 def document(summary: Summary, directory: Path) -> dict[str, Any]:

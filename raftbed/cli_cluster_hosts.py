@@ -91,8 +91,10 @@ def clean(nodes: tuple[str, ...], choice: str | None, hosts: str | None, **optio
 
     The hosts stay, and the cluster's data is gone. `raftbed cluster deploy` and `raftbed cluster start` make a new one.
     """
+    from raftbed.hosts import tunnel_directory
     from raftbed.operating import lifecycle
 
+    tunnel_directory.sweep()
     with fleet_of(target(choice, hosts), nodes, hosts=hosts, **options) as fleet:
         return show(lifecycle.clean(fleet), Console())
 

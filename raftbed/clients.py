@@ -31,7 +31,7 @@ from raftbed.workloads.base import Answer, Generator, Outcome, Request
 class Connection(Protocol):
     """How operations reach the system under test."""
 
-    async def attempt(self, node: str, request: Request, *, client: str, serial: int, timeout: float) -> Answer:
+    def attempt(self, node: str, request: Request, *, client: str, serial: int, timeout: float) -> Awaitable[Answer]:
         """Try once to have `request` done by `node`, waiting at most `timeout` seconds. Never raises, never retries.
 
         Parameters:
@@ -107,7 +107,8 @@ class Worker:
         # burst, it goes on from now.
         due = self._clock() + int(self._pacing.random() * self._interval * SECOND)
         while True:
-            await self._sleep_until(due)
+            # The completion of an operation is always taken before the next is invoked; a zero sleep lets others run.
+            await self._sleep(max(0.0, (due - self._clock()) / SECOND))
             if until():
                 return
             request = generator.next()
@@ -188,10 +189,6 @@ class Worker:
             # The time went by on attempts that were all refused.
             return Outcome("fail", request.value, "refused: no node took it in time", None)
         return Outcome("info", request.value, _reason(hanging), hanging.node)
-
-    async def _sleep_until(self, due: int) -> None:
-        # The completion of one operation is always taken before the next is invoked; a zero sleep lets others run.
-        await self._sleep(max(0.0, (due - self._clock()) / SECOND))
 
 
 def _reason(answer: Answer) -> str:

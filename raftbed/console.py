@@ -148,6 +148,10 @@ def show_plan(plan: Plan, print_line: Callable[[str], None]) -> None:
     print_line(f"checks         {', '.join(plan.checks)}")
     options = ", ".join(f"{name}={value}" for name, value in plan.node_options.items())
     print_line(f"node options   {options or 'defaults'}")
+    for node, own in plan.own_options.items():
+        print_line(f"  of {node:<10} {', '.join(f'{name}={value}' for name, value in own.items())}")
+    if plan.rare_points:
+        print_line(f"rare points    {', '.join(f'{name} {chance:g}' for name, chance in plan.rare_points.items())}")
     if plan.bug:
         print_line(f"planted bug    {plan.bug}")
     print_line("schedule" if plan.schedule else "schedule       no faults")

@@ -68,10 +68,10 @@ def clean(store: Path, say: Callable[[str], None], *, everything: bool = False) 
         everything: also the clusters of `raftbed cluster up`, and what runs of other stores kept; of containers, those
             that runs kept go in any case.
     """
-    from raftbed.hosts import docker_runs, labs
+    from raftbed.hosts import docker_runs, labs, tunnel_directory
     from raftbed.operating import clusters
 
-    removed = [*labs.sweep(store), *labs.sweep(clusters.clusters_directory())]
+    removed = [*labs.sweep(store), *labs.sweep(clusters.clusters_directory()), *tunnel_directory.sweep()]
     left = []
     place = os.path.realpath(store)
     for lab in labs.list_labs(store):
@@ -95,11 +95,13 @@ def tidy(store: Path) -> None:
     import contextlib
 
     from raftbed.errors import RaftbedError
-    from raftbed.hosts import docker_runs, labs
+    from raftbed.hosts import docker_runs, labs, tunnel_directory
 
     # Tidying up must not keep anyone from working.
     with contextlib.suppress(OSError, RaftbedError):
         labs.sweep(store)
+    with contextlib.suppress(OSError):
+        tunnel_directory.sweep()
     with contextlib.suppress(OSError, RaftbedError):
         docker_runs.sweep()
 

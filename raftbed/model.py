@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar, dataclass_transform
 
 SECOND: Final = 1_000_000_000
 """Nanoseconds in a second."""
@@ -16,6 +16,7 @@ SECOND: Final = 1_000_000_000
 NEMESIS: Final = "nemesis"
 """The process that faults act under in a history."""
 
+_T = TypeVar("_T")
 OpType = Literal["invoke", "ok", "fail", "info"]
 Validity = Literal["valid", "invalid", "unknown"]
 FaultState = Literal["injected", "proved", "healed", "failed"]
@@ -27,7 +28,16 @@ UNKNOWN: Final = "unknown"
 _SEVERITY: Final[Mapping[Validity, int]] = {VALID: 0, UNKNOWN: 1, INVALID: 2}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass_transform(frozen_default=True)
+def often_made(kind: type[_T]) -> type[_T]:
+    """A dataclass of which hundreds of thousands are made: nobody changes one, as type checkers see to.
+
+    To have that enforced while it runs takes four times as long as all the rest of making one.
+    """
+    return dataclass(slots=True, unsafe_hash=True)(kind)
+
+
+@often_made
 class Op:
     """One event of a history: an operation was invoked, or came to an end.
 
@@ -130,6 +140,8 @@ class Plan:
         bug: name of the planted bug, or None.
         node_options: configuration of the system under test (for Raft: the fields of its Config).
         schedule: the faults, in order of time.
+        own_options: node to the options in which it departs from `node_options`; in simulations only.
+        rare_points: the rare points of the core that are armed, with their chances; in simulations only.
     """
 
     test: str
@@ -149,6 +161,12 @@ class Plan:
     bug: str | None = None
     node_options: Mapping[str, Any] = field(default_factory=dict)
     schedule: tuple[FaultStep, ...] = ()
+    own_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    rare_points: Mapping[str, float] = field(default_factory=dict)
+
+    def options_of(self, node: str) -> dict[str, Any]:
+        """The configuration of one node."""
+        return {**self.node_options, **self.own_options.get(node, {})}
 
 
 @dataclass(frozen=True, slots=True)

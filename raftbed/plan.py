@@ -52,6 +52,8 @@ class PlanSettings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fro
     bug: str | None = None
     node_options: dict[str, Any] = {}
     schedule: list[FaultStep] | None = None
+    own_options: dict[str, dict[str, Any]] | None = None
+    rare_points: dict[str, float] | None = None
 
 
 def read_settings(path: Path) -> PlanSettings:
@@ -113,6 +115,9 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
     the_seed = settings.seed if settings.seed is not None else seed
     node_options = {**test.node_options, **_bug_options(settings.bug), **settings.node_options}
     _check_node_options(system, node_options)
+    own_options, rare_points = _unusual(settings, test, hosts, nodes, the_seed)
+    for name, options in own_options.items():
+        _check_node_options(system, {**node_options, **options}, f"own_options of {name}")
     return Plan(
         test=test.name,
         system=system,
@@ -133,6 +138,8 @@ def make_plan(settings: PlanSettings, *, seed: int) -> Plan:
         bug=settings.bug,
         node_options=node_options,
         schedule=_schedule(settings.schedule, faults, nodes, time_limit, operation_timeout, the_seed),
+        own_options=own_options,
+        rare_points=rare_points,
     )
 
 
@@ -254,7 +261,31 @@ def bug_nodes(name: str | None) -> int | None:
     return bugs.load(name).nodes
 
 
-def _check_node_options(system: str, options: dict[str, Any]) -> None:
+def _unusual(
+    settings: PlanSettings, test: suite.NamedTest, hosts: str, nodes: Sequence[str], seed: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+    """Options of single nodes, and rare points: those given; else, where the seed makes the schedule, too, its own."""
+    from raftbed import swarm
+
+    own_options, rare_points = settings.own_options, settings.rare_points
+    if (own_options or rare_points) and hosts not in suite.IN_VIRTUAL_TIME:
+        raise PlanError("own_options, rare_points: only the simulator has them.", remedy="Use `raftbed simulate`.")
+    for node in own_options or ():
+        if node not in nodes:
+            raise PlanError(f"own_options: there is no node {node!r}.", remedy=f"There are: {', '.join(nodes)}.")
+    for point, chance in (rare_points or {}).items():
+        suite.pick(swarm.POINTS, point, "rare point")
+        _bounded(f"rare_points: {point}", chance, default=0.0, least=0.0, most=1.0)
+    dealt = test.swarm and settings.schedule is None
+    fixed = {**_bug_options(settings.bug), **settings.node_options}
+    if own_options is None:
+        own_options = swarm.draw_options(nodes, seed, fixed=fixed) if dealt else {}
+    if rare_points is None:
+        rare_points = swarm.arm(seed) if dealt else {}
+    return own_options, rare_points
+
+
+def _check_node_options(system: str, options: dict[str, Any], what: str = "node_options") -> None:
     """Refuse now what a node would refuse on its host."""
     if system != "raft":
         return
@@ -264,7 +295,7 @@ def _check_node_options(system: str, options: dict[str, Any]) -> None:
     try:
         Config.from_mapping("plan", options)
     except ConfigError as error:
-        raise PlanError(f"node_options: {error}") from error
+        raise PlanError(f"{what}: {error}") from error
 
 
 def _schedule(

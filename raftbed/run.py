@@ -19,19 +19,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import platform
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib import metadata
 from typing import Any, TypeVar
 
-from raftbed import __version__, suite
+from raftbed import suite
 from raftbed.clients import Tally, Worker, gather_workers
+from raftbed.environment import machine, versions
 from raftbed.errors import HostError, RaftbedError, StoreError
 from raftbed.faults.nemesis import Nemesis
 from raftbed.hosts import make_pool
@@ -39,13 +36,17 @@ from raftbed.hosts.inventory_file import Access, clean_command
 from raftbed.hosts.parallel import in_parallel
 from raftbed.hosts.preflight import Needs, preflight
 from raftbed.model import SECOND, FaultEvent, Plan
+from raftbed.operating.clusters import ways_to_take_down
 from raftbed.record import HistoryWriter, LineWriter
 from raftbed.store import EventKind, Manifest, RunDirectory, RunEvent, RunState
 from raftbed.systems.raft import PORT, RaftSystem
 
 _SAMPLE_INTERVAL = 0.25  # seconds between two samples of a node's status
+_SAMPLE_SHARE = 4  # a slow node, for which an answer is work, is left alone for so many times as long as it took
 _STALL = 0.25  # seconds of delay of the controller's event loop that are worth a record
-_TEARDOWN_LIMIT = 20.0  # seconds for any one step of the teardown
+_TEARDOWN_LIMIT = 60.0  # seconds for any one step of the teardown
+_PATIENCE = 60.0  # seconds for which clients wait for late faults, beyond as long again as planned
+_HEAL_LIMIT = 180.0  # seconds for the final heal: several commands on hosts that may be slow
 _T = TypeVar("_T")
 
 
@@ -126,8 +127,8 @@ class Run:
             state="prepared",
             command=command,
             started=datetime.now().astimezone().isoformat(timespec="milliseconds"),
-            versions=_versions(),
-            machine=_machine(),
+            versions=versions(),
+            machine=machine(),
         )
         directory.write_plan(plan)
         directory.write_manifest(self._manifest)
@@ -217,7 +218,8 @@ class Run:
         pool = make_pool(self._plan.hosts, self._plan.nodes, self._directory.path / "lab", access=self._access)
         try:
             await self._unless_urgent(pool.start())
-            needs = Needs(ports=(PORT,), faults=self._plan.faults, clean=clean_command(self._plan.hosts))
+            clean = clean_command(self._plan.hosts)
+            needs = Needs(ports=(PORT,), faults=self._plan.faults, clean=clean, clusters=ways_to_take_down)
             for oddity in await self._unless_urgent(preflight(pool.hosts, needs)):
                 self._event("warning", oddity)
             self._set_manifest(
@@ -271,11 +273,14 @@ class Run:
         self._enter("clients")
         plan = self._plan
         begin = self.clock()
-        end = begin + int(plan.time_limit * SECOND)
+        calm = plan.time_limit - max((step.until for step in plan.schedule), default=plan.time_limit)
         workload = suite.WORKLOADS[plan.workload]()
         self._workers = self._make_workers(system)
 
         def over() -> bool:
+            # Faults that slow hosts delay still meet clients, and the end stays calm; but not for ever.
+            longer = min(max(0.0, nemesis.late() - calm / 2), plan.time_limit + _PATIENCE)
+            end = begin + int((plan.time_limit + longer) * SECOND)
             return self.clock() >= end or self._stop.requested.is_set()
 
         gc.collect()
@@ -289,6 +294,9 @@ class Run:
                 faults.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await faults
+        over_time = (self.clock() - begin) / SECOND - plan.time_limit
+        if nemesis.late() and over_time >= 1.0:
+            self._event("warning", f"Faults took slow hosts so long that clients went on for {over_time:.0f} s more.")
 
     async def _heal(self, system: RaftSystem, nemesis: Nemesis) -> None:
         plan = self._plan
@@ -297,7 +305,7 @@ class Run:
             lost = await self._bounded("look after the hosts", system.lost_hosts()) or {}
             for node, why in lost.items():
                 self._event("error", why, host=node)
-            failures = await self._bounded("heal all faults", nemesis.heal_all(), limit=60.0)
+            failures = await self._bounded("heal all faults", nemesis.heal_all(), limit=_HEAL_LIMIT)
             for failure in _once(failures or (), lost):
                 self._event("error", f"A fault could not be healed: {failure}")
             self._enter("recovery")
@@ -346,13 +354,15 @@ class Run:
     async def _sample(self, system: RaftSystem) -> None:
         async def one(node: str) -> None:
             while True:
+                asked = self.clock()
                 sample = await system.status(node)
+                took = (self.clock() - asked) / SECOND
                 self._status.write(replace(sample, time=self.clock()))
                 if sample.role == "leader":
                     self._leader = node
                 elif self._leader == node:
                     self._leader = None
-                await asyncio.sleep(_SAMPLE_INTERVAL)
+                await asyncio.sleep(max(_SAMPLE_INTERVAL, took * _SAMPLE_SHARE))
 
         async with asyncio.TaskGroup() as group:
             for node in self._plan.nodes:
@@ -418,23 +428,6 @@ class Run:
         self._manifest = replace(self._manifest, **changes)
         with contextlib.suppress(StoreError):
             self._directory.write_manifest(self._manifest)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"raftbed": __version__, "python": platform.python_version()}
-    for library in ("aiohttp", "asyncssh", "msgspec"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[library] = metadata.version(library)
-    return versions
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "system": f"{platform.system()} {platform.release()}",
-        "cores": len(os.sched_getaffinity(0)),
-        "user": "root" if os.geteuid() == 0 else "ordinary user",
-        "implementation": sys.implementation.name,
-    }
 
 
 def _once(failures: Iterable[str], lost: Collection[str]) -> list[str]:

@@ -35,7 +35,7 @@ SIMULATED_SHAPES = {
         tuple(KILL_SHAPES),
     ),
     "moment": tuple(MOMENT_SHAPES),
-    **dict.fromkeys(("reset", "hang-up", "slow-clients", "terminate"), tuple(KILL_SHAPES)),
+    **dict.fromkeys(("reset", "hang-up", "hasty-clients", "slow-clients", "terminate"), tuple(KILL_SHAPES)),
 }
 """Kinds of fault that only the simulator has, the last ones with whole nodes only, and their shapes."""
 STRENGTHS: Mapping[str, Sequence[str]] = {

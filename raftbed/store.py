@@ -30,7 +30,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from raftbed.errors import StoreError
-from raftbed.model import FaultEvent, Op, Plan, Validity, Verdict
+from raftbed.model import FaultEvent, Op, Plan, Validity, Verdict, often_made
 from raftbed.private_files import write_private
 from raftbed.record import read_history, read_json_lines
 
@@ -70,7 +70,7 @@ class Manifest:
     schema: str = RUN_SCHEMA
 
 
-@dataclass(frozen=True, slots=True)
+@often_made
 class StatusSample:
     """What one node said of itself at one moment.
 
@@ -160,6 +160,10 @@ class RunDirectory:
         """A file fetched from a node ("node.log", "trace.jsonl"), or None when it was not fetched."""
         path = self.path / "nodes" / node / name
         return path if path.is_file() else None
+
+    def trace_records(self, node: str) -> Sequence[Mapping[str, Any]] | None:
+        """The records of a node's trace where they are at hand without its file; here they never are."""
+        return None
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace manifest.json."""

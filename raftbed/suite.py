@@ -51,6 +51,7 @@ class NamedTest:
         node_options: configuration of the system under test where it departs from the system's defaults.
         hosts: where it runs unless told otherwise.
         rate: operations per second over all clients, unless told otherwise; None: what is usual there.
+        swarm: its seeds draw options of single nodes, and arm rare points (`raftbed.swarm`).
     """
 
     name: str
@@ -60,6 +61,7 @@ class NamedTest:
     node_options: Mapping[str, Any] = field(default_factory=lambda: CALM_ELECTIONS)
     hosts: str = "local"
     rate: float | None = None
+    swarm: bool = False
 
 
 FAULTS: Mapping[str, str] = {
@@ -86,6 +88,7 @@ SIMULATED_FAULTS: Mapping[str, str] = {
 SHELL_FAULTS: Mapping[str, str] = {
     "reset": "connections of some nodes are reset, again and again (simulated real nodes only)",
     "hang-up": "clients of some nodes hang up in the middle of their requests (simulated real nodes only)",
+    "hasty-clients": "clients of some nodes give them milliseconds to answer (simulated real nodes only)",
     "slow-clients": "requests to some nodes, and their answers, come late and bit by bit (simulated real nodes only)",
     "terminate": "stops nodes with SIGTERM under load, and starts them again (simulated real nodes only)",
 }
@@ -103,6 +106,7 @@ TESTS: Mapping[str, NamedTest] = {
             node_options=RARE_MADE_FREQUENT,
             hosts=SIMULATED,
             rate=110.0,  # so that seeds whose faults leave no quorum for seconds show something, too
+            swarm=True,
         ),
     )
 }

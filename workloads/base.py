@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from raftbed.model import Plan
+from raftbed.model import Plan, often_made
 
 
-@dataclass(frozen=True, slots=True)
+@often_made
 class Request:
     """One operation that a client is about to invoke.
 
@@ -29,7 +28,7 @@ class Request:
         return self.f == "read"
 
 
-@dataclass(frozen=True, slots=True)
+@often_made
 class Answer:
     """What came back from one attempt to have a request done by one node.
 
@@ -51,7 +50,7 @@ class Answer:
     leader: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@often_made
 class Outcome:
     """How an operation ended, after all its attempts.
 

@@ -14,15 +14,15 @@ could only be judged with them is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raftbed.analysis.raft_invariants.evidence import Evidence
 from raftbed.analysis.raft_invariants.findings import Violation, unpack
 from raftbed.analysis.raft_invariants.node import NodeTrace
-from raftbed.analysis.raft_invariants.records import line_of, read_trace
-from raftbed.model import Verdict
+from raftbed.analysis.raft_invariants.records import Foreign, Record, line_of, read_trace, taken_records
+from raftbed.model import VALID, Verdict
 from raftbed.store import RunDirectory
 
 CHECKER = "raft-invariants"
@@ -31,22 +31,37 @@ FILE = "trace.jsonl"
 __all__ = ["CHECKER", "FILE", "check", "judge"]
 
 
+Trace = Path | Sequence[Record]
+"""A node's trace: a file, or its records."""
+
+
 def check(run: RunDirectory) -> Verdict:
-    """Judge a run directory by the traces that were fetched from its nodes."""
-    return judge({node: run.node_file(node, FILE) for node in run.plan().nodes})
+    """Judge a run directory by the traces that were fetched from its nodes.
+
+    Traces that are at hand without a file are judged as they are, which saves writing and reading them. Only a verdict
+    of *valid* is taken from that: any other is to show lines of files, so that it is found once more, in those.
+    """
+    nodes = run.plan().nodes
+    at_hand = {node: taken_records(run.trace_records(node)) for node in nodes}
+    known = {node: records for node, records in at_hand.items() if records is not None}
+    if len(known) == len(nodes):
+        verdict = judge(known)
+        if verdict.validity == VALID:
+            return verdict
+    return judge({node: run.node_file(node, FILE) for node in nodes})
 
 
-def judge(traces: Mapping[str, Path | None]) -> Verdict:
+def judge(traces: Mapping[str, Trace | None]) -> Verdict:
     """Judge the traces of nodes; None: there is none of that node."""
     evidence = Evidence()
     nodes: dict[str, NodeTrace] = {}
-    missing = {node: "there is no trace" for node, path in traces.items() if path is None}
-    for number, (name, path) in enumerate(traces.items()):
-        if path is None:
+    missing = {node: "there is no trace" for node, trace in traces.items() if trace is None}
+    for number, (name, trace) in enumerate(traces.items()):
+        if trace is None:
             continue
         node = NodeTrace(name, number, evidence)
         try:
-            for line, record in read_trace(path):
+            for line, record in _numbered(trace):
                 node.take(line, record)
         except OSError as error:
             missing[name] = f"its trace could not be read: {error.strerror or error}"
@@ -61,8 +76,12 @@ def judge(traces: Mapping[str, Path | None]) -> Verdict:
     return _verdict(evidence, nodes, missing, traces)
 
 
+def _numbered(trace: Trace) -> Iterable[tuple[int, Record | Foreign | None]]:
+    return read_trace(trace) if isinstance(trace, Path) else enumerate(trace, 1)
+
+
 def _verdict(
-    evidence: Evidence, nodes: Mapping[str, NodeTrace], missing: Mapping[str, str], traces: Mapping[str, Path | None]
+    evidence: Evidence, nodes: Mapping[str, NodeTrace], missing: Mapping[str, str], traces: Mapping[str, Trace | None]
 ) -> Verdict:
     findings = evidence.findings
     details: dict[str, Any] = {
@@ -117,13 +136,13 @@ def _weaker(nodes: Mapping[str, NodeTrace], missing: Mapping[str, str]) -> str:
     return f" Less was seen than there was ({'; '.join(said)})." if said else ""
 
 
-def _shown(violation: Violation, traces: Mapping[str, Path | None]) -> dict[str, Any]:
+def _shown(violation: Violation, traces: Mapping[str, Trace | None]) -> dict[str, Any]:
     """A violation with its records, for the report and for people."""
     names = list(traces)
     records = []
     for place in dict.fromkeys(violation.places):
         number, line = unpack(place)
         path = traces[names[number]]
-        if path is not None and line:
+        if isinstance(path, Path) and line:
             records.append({"node": names[number], "file": str(path), "line": line, "text": line_of(path, line)})
     return {"invariant": violation.invariant, "sentence": violation.sentence, "records": records}

@@ -60,7 +60,7 @@ class FollowedNode:
         self.name = name
         self.records = self.unreadable = self.boots = self.entries = 0
         self.is_whole = True  # as far as one can see; the end of a process that was killed may be missing
-        self._number = number
+        self._first_place = pack(number, 0)
         self._evidence = evidence
         self._add = evidence.findings.add
         self._witness = evidence.witnesses[name] = Witness()
@@ -108,13 +108,13 @@ class FollowedNode:
             self._process()
             return
         if seq >= 0:
-            if self._next_seq is not None and seq != self._next_seq:
+            if seq != self._next_seq and self._next_seq is not None:
                 self._lose()
             self._next_seq = seq + 1
         if not isinstance(record, TermRecord):
             self._ended = isinstance(record, End)
             return
-        place = pack(self._number, line)
+        place = self._first_place | line
         if isinstance(record, Boot):
             self._process()
             self._close_gap(record)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import msgspec
 
@@ -130,6 +130,16 @@ class Foreign(msgspec.Struct):
 
     event: str
     seq: int = -1
+
+
+def taken_records(trace: Sequence[Mapping[str, Any]] | None) -> Sequence[Record] | None:
+    """What `read_trace` would read if these were written down; None: they are not at hand, or not all are records."""
+    if trace is None:
+        return None
+    try:
+        return msgspec.convert(trace, list[AnyRecord])
+    except msgspec.ValidationError:
+        return None
 
 
 def read_trace(path: Path) -> Iterator[tuple[int, Record | Foreign | None]]:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from raftbed.nodes.raft.config import Config
+from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.driver import ClientWriteResponse, Driver, Tracer
 from raftbed.nodes.raft.events import ClientRead, ClientWrite, Method, Received
 from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage
@@ -49,6 +50,7 @@ class Raft(Operators):
         on_membership: is told each membership as it comes into force, before anything is sent by it: it has the
             addresses of nodes that the network may not know yet.
         workers: make what the storage's blocking calls are made in: threads, unless told otherwise.
+        make_core: makes the core, with the parameters of `Core`; a simulator brings one that does rare things.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class Raft(Operators):
         tracer: Tracer | None = None,
         on_membership: Callable[[MembershipConfig], None] | None = None,
         workers: Workers = StorageThread,
+        make_core: Callable[..., Core] = Core,
     ) -> None:
         self.id = id
         self.config = config
         self._encode = msgspec.msgpack.Encoder().encode
-        self._driver = Driver(id, config, network, storage, clock, random or Random(), tracer, on_membership, workers)
+        draws = random or Random()
+        self._driver = Driver(id, config, network, storage, clock, draws, tracer, on_membership, workers, make_core)
 
     # -- RPC entry points -----------------------------------------------------------------------------------------
 

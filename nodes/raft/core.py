@@ -60,8 +60,6 @@ from raftbed.nodes.raft.messages import (
     Normal,
     Request,
     TimeoutNowRequest,
-    TimeoutNowResponse,
-    VoteRequest,
     VoteResponse,
 )
 from raftbed.nodes.raft.state import State
@@ -111,6 +109,7 @@ class Core(WhileWriting, Memberships, Elections, Transfers):
         deadline = self.deadline
         if deadline is None or now < deadline:
             return
+        self._idle = False
         if self.leadership is None:
             self.election_timeout()
             return
@@ -121,20 +120,25 @@ class Core(WhileWriting, Memberships, Elections, Transfers):
     def step(self, event: Event, now: int) -> None:
         """Take one event."""
         self.now = now
+        self._idle = False
+        if isinstance(event, Received):  # the most frequent come first; this is quicker than matching patterns
+            self._received(event.token, event.method, event.request)
+        elif isinstance(event, Answered):
+            self._answered(event)
+        elif isinstance(event, Durable):
+            self._durable()
+        elif isinstance(event, ClientRead):
+            self.read_requested(event.token)
+        elif isinstance(event, ClientWrite):
+            self.write_requested(event.token, event.data)
+        else:
+            self._rare_event(event)
+
+    def _rare_event(self, event: Event) -> None:
         match event:
-            case Received(token, method, request):
-                self._received(token, method, request)
-            case Answered():
-                self._answered(event)
             case Failed(sent):
                 if sent.method in ("append_entries", "install_snapshot"):
                     self.append_failed(sent)
-            case ClientWrite(token, data):
-                self.write_requested(token, data)
-            case ClientRead(token):
-                self.read_requested(token)
-            case Durable():
-                self._durable()
             case Initialize(token, members, addresses):
                 self.initialize(token, members, addresses)
             case ChunkStored():
@@ -173,6 +177,9 @@ class Core(WhileWriting, Memberships, Elections, Transfers):
 
     def ready(self) -> Ready | None:
         """What to do now; None: nothing. Everything it names is considered done."""
+        if self._idle and not (self._early or self._effects or self._traces):
+            return None  # drivers ask until there is nothing more to do; most often there is not
+        self._idle = True
         if self.leadership is not None:
             self.drive_membership()
             self.drive_transfer()
@@ -219,29 +226,26 @@ class Core(WhileWriting, Memberships, Elections, Transfers):
         self.respond(token, None)
 
     def _received(self, token: Token, method: str, request: Request) -> None:
-        match request:
-            case AppendEntriesRequest():
-                self.append_requested(token, request)
-            case InstallSnapshotRequest():
-                self.install_requested(token, request)
-            case TimeoutNowRequest():
-                self.timeout_now_requested(token, request)
-            case VoteRequest():
-                if method == "pre_vote":
-                    self.promise_requested(token, request)
-                else:
-                    self.vote_requested(token, request)
+        if isinstance(request, AppendEntriesRequest):
+            self.append_requested(token, request)
+        elif isinstance(request, InstallSnapshotRequest):
+            self.install_requested(token, request)
+        elif isinstance(request, TimeoutNowRequest):
+            self.timeout_now_requested(token, request)
+        elif method == "pre_vote":
+            self.promise_requested(token, request)
+        else:
+            self.vote_requested(token, request)
 
     def _answered(self, event: Answered) -> None:
-        match event.response:
-            case AppendEntriesResponse():
-                self.append_answered(event.sent, event.response)
-            case InstallSnapshotResponse():
-                self.install_answered(event.sent, event.response)
-            case VoteResponse():
-                self.vote_answered(event.sent, event.response)
-            case TimeoutNowResponse():
-                pass  # what comes of it will be seen in an election
+        response = event.response
+        if isinstance(response, AppendEntriesResponse):
+            self.append_answered(event.sent, response)
+        elif isinstance(response, InstallSnapshotResponse):
+            self.install_answered(event.sent, response)
+        elif isinstance(response, VoteResponse):
+            self.vote_answered(event.sent, response)
+        # what comes of a `TimeoutNowResponse` will be seen in an election
 
     def _durable(self) -> None:
         self.writing_since = None

@@ -86,6 +86,7 @@ class Driver:
         tracer: Tracer | None,
         on_membership: Callable[[MembershipConfig], None] | None = None,
         workers: Workers = StorageThread,
+        make_core: Callable[..., Core] = Core,
     ) -> None:
         self._node = node
         self._config = config
@@ -97,6 +98,7 @@ class Driver:
         self._on_membership = on_membership
         self._membership: MembershipConfig | None = None  # that was told last
         self._loop = asyncio.get_running_loop()
+        self._make_core = make_core
         self._core: Core | None = None  # until the storage has recovered
         self._inbox: list[Event] = []
         self._turn_is_due = False
@@ -177,7 +179,7 @@ class Driver:
             self._end(error and _storage_error(error))
             return
         try:
-            self._core = core = Core(
+            self._core = core = self._make_core(
                 self._node,
                 self._config,
                 self._random,

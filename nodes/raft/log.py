@@ -20,25 +20,27 @@ class Log:
         entries: what storage holds at start, without gaps.
         base: what they follow.
         membership: in force at the snapshot, which is at `base` or among the entries.
+
+    Attributes:
+        base: what the entries follow.
+        last_index: index of the last entry, 0 for a log in which nothing ever was.
+        latest_membership: in the log, committed or not; None where there is none.
     """
 
     def __init__(
         self, entries: Sequence[Entry] = (), base: LogBase = BEGINNING, membership: MembershipConfig | None = None
     ) -> None:
         self.base = base
+        self.last_index = base.index  # kept, because it is asked for at every turn
         self._base_membership = membership
         self._entries: list[Entry] = []
         self._hashes: list[bytes] = []
         self._ends: list[int] = []  # bytes of all entries up to and with this one, encoded, counted from some beginning
         self._dropped_bytes = 0  # of entries before the base
         self._memberships: list[tuple[int, MembershipConfig]] = []
+        self.latest_membership = membership
         for entry in entries:
             self.append(entry)
-
-    @property
-    def last_index(self) -> int:
-        """Index of the last entry, 0 for a log in which nothing ever was."""
-        return self.base.index + len(self._entries)
 
     @property
     def last_term(self) -> int:
@@ -93,16 +95,29 @@ class Log:
             return self._hashes[place - 1].hex()
         return self.base.hash if place == 0 else ""
 
+    def hashes_from(self, start: int) -> list[str]:
+        """What `prefix_hash` says of each entry from `start` on."""
+        return [digest.hex() for digest in self._hashes[start - self.base.index - 1 :]]
+
+    def terms_from(self, start: int) -> list[int]:
+        """The term of each entry from `start` on."""
+        return [entry.term for entry in self._entries[start - self.base.index - 1 :]]
+
     def append(self, entry: Entry) -> None:
         """Append the next entry."""
         assert entry.index == self.last_index + 1, "a log has no gaps"
-        before = self._hashes[-1] if self._hashes else bytes.fromhex(self.base.hash)
         encoded = _ENCODER.encode(entry)
+        if self._entries:
+            before, end = self._hashes[-1], self._ends[-1]
+        else:
+            before, end = bytes.fromhex(self.base.hash), self._dropped_bytes
         self._hashes.append(blake2b(encoded, key=before, digest_size=8).digest())
-        self._ends.append((self._ends[-1] if self._ends else self._dropped_bytes) + len(encoded))
+        self._ends.append(end + len(encoded))
         self._entries.append(entry)
+        self.last_index = entry.index
         if isinstance(entry.payload, ConfigChange):
             self._memberships.append((entry.index, entry.payload.membership))
+            self.latest_membership = entry.payload.membership
 
     def truncate(self, start: int) -> None:
         """Forget all entries from `start` on; memberships among them are no longer in force."""
@@ -111,8 +126,10 @@ class Log:
         del self._entries[place:]
         del self._hashes[place:]
         del self._ends[place:]
+        self.last_index = self.base.index + len(self._entries)
         while self._memberships and self._memberships[-1][0] >= start:
             self._memberships.pop()
+        self.latest_membership = self._memberships[-1][1] if self._memberships else self._base_membership
 
     def base_at(self, index: int) -> LogBase:
         """The base of a log that begins after `index`."""
@@ -131,7 +148,7 @@ class Log:
 
     def membership(self) -> MembershipConfig | None:
         """The latest membership in the log, committed or not; None where there is none."""
-        return self._memberships[-1][1] if self._memberships else self._base_membership
+        return self.latest_membership
 
     @property
     def membership_index(self) -> int:

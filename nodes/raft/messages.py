@@ -46,7 +46,8 @@ class MembershipConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def is_voter(self, node: NodeId) -> bool:
         """`node` votes in one of the sets."""
-        return any(node in voters for voters in self.voter_sets())
+        after = self.members_after_consensus
+        return node in self.members or (after is not None and node in after)
 
     def nodes(self) -> tuple[NodeId, ...]:
         """Everyone who is sent the log, sorted."""

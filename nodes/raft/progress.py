@@ -80,19 +80,25 @@ class Progress:
 
     def answered(self, message: Send) -> None:
         """The peer answered: it followed this leader when the message was sent, or later."""
-        self.last_contact = max(self.last_contact, message.at)
-        self.acked_at = max(self.acked_at, message.at)
-        self.acked_round = max(self.acked_round, message.round)
+        if message.at > self.last_contact:
+            self.last_contact = message.at
+        if message.at > self.acked_at:
+            self.acked_at = message.at
+        if message.round > self.acked_round:
+            self.acked_round = message.round
 
     def replied(self, message: Send) -> None:
         """The peer answered something of its log: it takes entries."""
         self.unreachable = False
-        self.last_reply = max(self.last_reply, message.at)
+        if message.at > self.last_reply:
+            self.last_reply = message.at
 
     def agreed(self, index: int) -> None:
         """The peer's log is known to hold everything up to `index`."""
-        self.match_index = max(self.match_index, index)
-        self.next_index = max(self.next_index, self.match_index + 1)
+        if index > self.match_index:
+            self.match_index = index
+        if self.next_index <= self.match_index:
+            self.next_index = self.match_index + 1
         if self.stream is Stream.PROBE:
             self.stream = Stream.REPLICATE
 

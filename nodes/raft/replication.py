@@ -69,7 +69,7 @@ class Replication(CoreState):
 
     def advance_commit_as_follower(self, leader_commit: int, verified: int) -> None:
         """Take over the leader's commit index, but never beyond what is known to agree with its log."""
-        self.advance_commit(min(leader_commit, verified))
+        self.advance_commit(leader_commit if leader_commit < verified else verified)
 
     # -- as a leader ----------------------------------------------------------------------------------------------
 
@@ -106,8 +106,7 @@ class Replication(CoreState):
         if not self.tracing:
             return  # a hash of every entry is more than a call to `trace`
         last = self.log.last_index
-        hashes = [self.log.prefix_hash(index) for index in range(first, last + 1)]
-        terms = [self.log.term(index) for index in range(first, last + 1)]
+        hashes, terms = self.log.hashes_from(first), self.log.terms_from(first)
         self.trace("append", first=first, last=last, terms=terms, hashes=hashes)
 
     def replicate(self) -> set[NodeId]:
@@ -223,8 +222,10 @@ class Replication(CoreState):
         if not response.is_keep_alive:
             progress.replied(sent)
         if response.success:
+            before = progress.match_index
             progress.agreed(response.verified_index)
-            self.advance_commit_as_leader()
+            if progress.match_index != before:  # else a quorum holds what it held
+                self.advance_commit_as_leader()
             if progress.leaving and request.leader_commit >= self.log.membership_index <= progress.match_index:
                 del leadership.progress[sent.to]  # it knows that it is no member any more
         elif response.conflict is not None and request.prev_log_index >= progress.match_index:
@@ -284,7 +285,7 @@ class Replication(CoreState):
         self.trace("commit", index=index, hash=self.log.prefix_hash(index), **self.proof_of_commit())
         entries = self.log.slice(self.last_applied + 1, index + 1)
         writes = self.leadership.writes if self.leadership else {}
-        tokens = {entry.index: writes.pop(entry.index) for entry in entries if entry.index in writes}
+        tokens = {entry.index: writes.pop(entry.index) for entry in entries if entry.index in writes} if writes else {}
         self._effects.append(Apply(entries, tokens))
         self.trace("apply", first=entries[0].index, last=index, hash=self.log.prefix_hash(index))
         self.last_applied = index

@@ -25,6 +25,8 @@ from raftbed.nodes.raft.messages import (
 )
 from raftbed.nodes.raft.progress import Progress
 
+_NOBODY = MembershipConfig(())
+
 
 class State(StrEnum):
     """What a node is at the moment."""
@@ -188,7 +190,8 @@ class CoreState:
         self.id = node
         self.config = config
         self.random = random
-        self.hard_state = self.durable_hard_state = hard_state
+        self.term = hard_state.current_term  # as `hard_state` has it; kept, because it is asked for everywhere
+        self._hard_state = self.durable_hard_state = hard_state
         self.log = Log(entries, base, snapshot.membership if snapshot else None)
         self.snapshot = snapshot
         self.durable_index = self.log.last_index
@@ -205,6 +208,7 @@ class CoreState:
         self.compaction_waiters: list[Token] = []
         self.incoming: Incoming | None = None
         self.now = now
+        self._idle = False  # all that there was to do has been said, and nothing was stepped since
         self._early: list[Send] = []
         self._effects: list[Effect] = []
         self._traces: list[Trace] = []
@@ -223,14 +227,20 @@ class CoreState:
     # -- views ----------------------------------------------------------------------------------------------------
 
     @property
-    def term(self) -> int:
-        """The current term."""
-        return self.hard_state.current_term
+    def hard_state(self) -> HardState:
+        """The current term, and the vote in it."""
+        return self._hard_state
+
+    @hard_state.setter
+    def hard_state(self, state: HardState) -> None:
+        self._hard_state = state
+        self.term = state.current_term
 
     @property
     def membership(self) -> MembershipConfig:
         """The membership in force: the latest in the log, else the one given to `initialize`."""
-        return self.log.membership() or self.initial_membership or MembershipConfig(())
+        found = self.log.latest_membership
+        return found if found is not None else self.initial_membership or _NOBODY
 
     def peers(self) -> list[NodeId]:
         """Every other voter."""
@@ -311,8 +321,13 @@ class CoreState:
 
     def take_persist(self) -> Persist | None:
         """What has to be written since the last call."""
-        changes = (self._new_hard_state, self._truncate_from, self._compact_to, self._install)
-        if not self._new_entries and changes == (None, None, None, None):
+        if (
+            not self._new_entries
+            and self._new_hard_state is None
+            and self._truncate_from is None
+            and self._compact_to is None
+            and self._install is None
+        ):
             return None
         appends_only = self._truncate_from is None and self._install is None
         led_durably = self.leadership is not None and self.hard_state == self.durable_hard_state
@@ -382,7 +397,7 @@ class CoreState:
     def reset_election_deadline(self) -> None:
         """Draw a new election timeout (Raft paper, section 5.2), from now."""
         least, most = self.config.election_timeout_min, self.config.election_timeout_max
-        self.election_deadline = self.now + int(self.random.uniform(least, most) * MILLISECOND)
+        self.election_deadline = self.now + int((least + (most - least) * self.random.random()) * MILLISECOND)
 
     def follow(self, term: int, leader: NodeId) -> None:
         """A request of a leader of `term`, which is at least the current one, came in: it lives."""

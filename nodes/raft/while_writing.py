@@ -60,8 +60,12 @@ class WhileWriting(Reads, KeepAlive):
 
     def drive_clients(self) -> None:
         """What a leader does for its clients once all events were taken."""
-        self.finish_read_round()
-        asking = self.begin_read_round()
+        leadership = self.leadership
+        if leadership is None:
+            return  # it has left, and has nothing to do any more
+        if leadership.reads_in_round:
+            self.finish_read_round()
+        asking = bool(leadership.reads_waiting) and self.begin_read_round()
         reached = self.replicate()
         if asking:
             self.ask_for_confirmation(besides=reached)

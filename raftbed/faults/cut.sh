@@ -14,9 +14,13 @@ set -u
 PATH=$PATH:/usr/sbin:/sbin
 export PATH
 
-family() { case $1 in *:*) echo 6 ;; *) echo 4 ;; esac; }
-tables() { if [ "$(family "$1")" = 6 ]; then echo ip6tables; else echo iptables; fi; }
-bits() { if [ "$(family "$1")" = 6 ]; then echo 128; else echo 32; fi; }
+# Sets what depends on the family of address $1. Few processes are started here: on an emulated machine each takes 0.1 s.
+examine() {
+    case $1 in
+        *:*) tables=ip6tables bits=128 kind=ip6 ;;
+        *) tables=iptables bits=32 kind=ip ;;
+    esac
+}
 # Routes of different owners to one address differ in their metric; f01 has 7001. Protocol 82 says that they are ours.
 metric() { number=$(printf %s "$owner" | tr -cd 0-9); number=${number#0}; echo $((7000 + ${number:-0})); }
 
@@ -34,7 +38,8 @@ heal() {
         iptables) for command in iptables ip6tables; do remove_chains $command "raftbed_$owner"; done ;;
         route)
             for address in "$@"; do
-                ip route del blackhole "$address/$(bits "$address")" metric "$(metric)" 2>/dev/null
+                examine "$address"
+                ip route del blackhole "$address/$bits" metric "$(metric)" 2>/dev/null
             done
             ;;
     esac
@@ -45,14 +50,17 @@ cut_nft() {
     # All owners count before any of them drops, so that each can show what it meets where several overlap.
     count= drop=
     for address in "$@"; do
-        if [ "$(family "$address")" = 6 ]; then kind=ip6; else kind=ip; fi
+        examine "$address"
         count="$count
             $kind saddr $address tcp sport $port counter comment \"answers $address\"
             $kind saddr $address counter comment \"packets $address\""
         drop="$drop
             $kind saddr $address drop"
     done
+    # The first two lines remove what there may be of an earlier cut of this owner.
     nft -f - <<RULES
+add table inet raftbed_$owner
+delete table inet raftbed_$owner
 table inet raftbed_$owner {
     chain counting { type filter hook input priority -301; policy accept;$count
     }
@@ -66,7 +74,8 @@ cut_iptables() {
     for command in iptables ip6tables; do
         mine=
         for address in "$@"; do
-            [ "$(tables "$address")" = $command ] || continue
+            examine "$address"
+            [ "$tables" = $command ] || continue
             if [ -z "$mine" ]; then
                 $command -w -t raw -N "raftbed_$owner" && $command -w -N "raftbed_$owner" || return 1
             fi
@@ -83,7 +92,8 @@ cut_iptables() {
 
 cut_route() {
     for address in "$@"; do
-        ip route add blackhole "$address/$(bits "$address")" metric "$(metric)" proto 82 || return 1
+        examine "$address"
+        ip route add blackhole "$address/$bits" metric "$(metric)" proto 82 || return 1
     done
 }
 
@@ -143,7 +153,7 @@ case $action in
     cut)
         mechanism=$2 owner=$3 port=$4
         shift 4
-        heal "$@"
+        [ "$mechanism" = nft ] || heal "$@"
         case $mechanism in
             nft | iptables | route) "cut_$mechanism" "$@" || exit 1 ;;
             *) echo "no such mechanism: $mechanism" >&2; exit 2 ;;

@@ -53,7 +53,7 @@ class Nemesis:
         lease_seconds: int = LEASE_SECONDS,
     ) -> None:
         self._toolboxes = {name: Toolbox(host, lease_seconds=lease_seconds) for name, host in hosts.items()}
-        self._renew_every = lease_seconds / 4
+        self._renew_every = lease_seconds / 6
         self._control = control
         self._clock = clock
         self._record_event = record_event
@@ -65,8 +65,12 @@ class Nemesis:
         self._partition: Partition | None = None
         self._faults: Mapping[str, Fault] = faults or {}
         self._in_force: dict[str, FaultStep] = {}  # begun and not proved healed
-        self._injections: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
+        self._injections: dict[str, asyncio.Future[tuple[str, ...] | None]] = {}
         self._heals: set[asyncio.Future[str | None]] = set()
+        self._start = 0
+        self._late = 0.0  # seconds by which the scene under way began late, or the one before ended late
+        self._planned_end: float | None = None  # of the scene under way
+        self._any_failed = False
         self._locks: dict[str, asyncio.Lock] = {}
 
     def held_down(self) -> set[str]:
@@ -105,15 +109,38 @@ class Nemesis:
                 group.create_task(keep(box))
 
     async def run(self, schedule: Sequence[FaultStep], *, start: int) -> None:
-        """Execute a schedule.
+        """Execute a schedule, at its times as long as the hosts can follow.
+
+        On slow hosts a fault takes its time to strike, to be proved and to be healed. Faults that were not meant to
+        overlap do not: the next scene waits until the one before is healed, and then for half of the calm that was
+        planned between them. All that comes later moves by as much; see `late`.
 
         Parameters:
             schedule: its times count from `start`.
             start: nanoseconds since the start of the run.
         """
-        async with asyncio.TaskGroup() as group:
-            for step in schedule:
-                group.create_task(self._execute(step, start), name=f"fault-{step.id}")
+        self._start, self._late = start, 0.0
+        before = 0.0  # when the scene before was planned to end
+        for scene in scenes_of(schedule):
+            calm = scene[0].at - before
+            self._late = max(0.0, self._late - calm / 2)
+            self._planned_end = before = max(step.until for step in scene)
+            async with asyncio.TaskGroup() as group:
+                for step in scene:
+                    group.create_task(self._execute(step, start + int(self._late * SECOND)), name=f"fault-{step.id}")
+            self._late = max(0.0, (self._clock() - start) / SECOND - before)
+            self._planned_end = None
+
+    def late(self) -> float:
+        """Seconds by which the schedule is behind its times now and worth waiting for; 0 where the hosts can follow.
+
+        Once a fault failed (a host hangs, say) nothing is worth waiting for: the run is unknown whatever comes.
+        """
+        if self._any_failed:
+            return 0.0
+        if self._planned_end is None:
+            return self._late
+        return max(self._late, (self._clock() - self._start) / SECOND - self._planned_end)
 
     async def heal_all(self) -> list[str]:
         """Heal everything in force, on all nodes, with proof; returns a sentence for each failure. Idempotent."""
@@ -146,22 +173,33 @@ class Nemesis:
         await self._heal(step)
 
     async def _inject(self, step: FaultStep) -> bool:
-        fault = self._faults[step.kind]
         order, aim = await self._order(step)
         self._in_force[step.id] = step
-        nodes: tuple[str, ...] = ()
+        # Once begun it runs to its end, also when the run is cut short: healing must not overtake it.
+        injection = asyncio.ensure_future(self._inject_once(step, order, aim))
+        self._injections[step.id] = injection
+        nodes = await asyncio.shield(injection)
+        if nodes is None:
+            return False
         try:
-            # Once begun it runs to its end, also when the run is cut short: healing must not overtake it.
-            injection = asyncio.ensure_future(fault.inject(step, order))
-            self._injections[step.id] = injection
-            detail = dict(await asyncio.shield(injection))
-            nodes = tuple(detail.pop("nodes", ()))
-            self._note(step, "injected", nodes, {**aim, **detail})
-            self._note(step, "proved", nodes, await fault.prove(step))
-        except Exception as error:  # whatever it was, the schedule goes on, and what was begun is healed
+            self._note(step, "proved", nodes, await self._faults[step.kind].prove(step))
+        except Exception as error:
             self._note(step, "failed", nodes, {**aim, "error": _sentence(error)})
             return False
         return True
+
+    async def _inject_once(
+        self, step: FaultStep, order: Sequence[str], aim: Mapping[str, Any]
+    ) -> tuple[str, ...] | None:
+        """Make it happen and note when it had; the nodes that it acts on, or None where it failed."""
+        try:
+            detail = dict(await self._faults[step.kind].inject(step, order))
+        except Exception as error:  # whatever it was, the schedule goes on, and what was begun is healed
+            self._note(step, "failed", (), {**aim, "error": _sentence(error)})
+            return None
+        nodes = tuple(detail.pop("nodes", ()))
+        self._note(step, "injected", nodes, {**aim, **detail})
+        return nodes
 
     async def _order(self, step: FaultStep) -> tuple[Sequence[str], dict[str, Any]]:
         """The step's order, whoever leads now put first where the shape aims at the leader: best effort.
@@ -208,6 +246,7 @@ class Nemesis:
 
     def _note(self, step: FaultStep, state: FaultState, nodes: tuple[str, ...], detail: Mapping[str, Any]) -> None:
         now = self._clock()
+        self._any_failed |= state == "failed"
         self._record_event(FaultEvent(now, step.id, step.kind, step.shape, state, nodes, detail))
         value = {"fault": step.id, "shape": step.shape, "state": state, "nodes": nodes}
         error = str(detail["error"]) if state == "failed" else None
@@ -215,6 +254,17 @@ class Nemesis:
 
     async def _sleep_until(self, due: int) -> None:
         await self._sleep(max(0.0, (due - self._clock()) / SECOND))
+
+
+def scenes_of(schedule: Sequence[FaultStep]) -> list[list[FaultStep]]:
+    """A schedule cut where nothing is planned to be in force: what overlaps or touches belongs together."""
+    scenes: list[list[FaultStep]] = []
+    for step in sorted(schedule, key=lambda step: step.at):
+        if scenes and step.at <= max(other.until for other in scenes[-1]):
+            scenes[-1].append(step)
+        else:
+            scenes.append([step])
+    return scenes
 
 
 def _sentence(error: Exception) -> str:

@@ -32,8 +32,10 @@ Pair = tuple[str, str]
 PROBE_PORTS = (4, 22)
 """Ports to probe: one that is assigned to nobody, which costs nobody anything; SSH where a firewall hides that one."""
 
-_PROBE_SECONDS = 0.3
-_PROOF_ATTEMPTS = 3
+_PROBE_SECONDS = (0.3, 1.0, 3.0)
+"""Seconds that a connection is given by one attempt to prove something after the other: slow hosts take long to answer.
+As many attempts are made."""
+
 _HEAL_ATTEMPTS = 10
 _OPEN = ("connected", "refused")
 
@@ -71,8 +73,8 @@ class Partition:
         closed: list[str] = []
         for port in PROBE_PORTS:
             self._port = port
-            for _ in range(_PROOF_ATTEMPTS):
-                closed = _not_open(await self._connect(self._everybody()))
+            for seconds in _PROBE_SECONDS:
+                closed = _not_open(await self._connect(self._everybody(), seconds))
                 if not closed:
                     return
         raise HostError(
@@ -101,18 +103,18 @@ class Partition:
     async def prove(self, step: FaultStep) -> Mapping[str, Any]:
         """See `Fault`: whoever is cut off cannot connect, drops are counted, and what the shape leaves open is open."""
         problems: list[str] = []
-        for attempt in range(1, _PROOF_ATTEMPTS + 1):
-            evidence, problems = await self._examine(step)
+        for attempt, seconds in enumerate(_PROBE_SECONDS, start=1):
+            evidence, problems = await self._examine(step, seconds)
             if not problems:
                 return {**evidence, "attempts": attempt}
         raise FaultError(f"{step.id}: the partition is not as planned: {'; '.join(problems)}.")
 
-    async def _examine(self, step: FaultStep) -> tuple[dict[str, Any], list[str]]:
+    async def _examine(self, step: FaultStep, seconds: float) -> tuple[dict[str, Any], list[str]]:
         """One look at a partition in force: what was seen, and what of it is not as planned."""
         grudge = self._grudges[step.id]
         pairs = _pairs(grudge)
         before = self._dropped_by_any()
-        connections = await self._connect(self._everybody())
+        connections = await self._connect(self._everybody(), seconds)
         met = await self._met(step, sorted({node for node, _ in pairs}))
         maybe_cut = before | self._dropped_by_any()  # other faults may begin and end meanwhile
         problems = [f"{a} reached {b}" for a, b in pairs if connections[a, b] in _OPEN or connections[b, a] in _OPEN]
@@ -177,7 +179,7 @@ class Partition:
                 await self._sleep(0.1)
             before = self._dropped_by_any()
             pairs = [(a, b) for a, b in _pairs(grudge) if (a, b) not in before and (b, a) not in before]
-            connections = await self._connect(pairs)
+            connections = await self._connect(pairs, _PROBE_SECONDS[min(attempt, len(_PROBE_SECONDS) - 1)])
             # Another partition may have begun while this one was being proved over.
             after = self._dropped_by_any()
             relevant = {
@@ -220,15 +222,15 @@ class Partition:
             if address in names
         }
 
-    async def _connect(self, pairs: Collection[Pair]) -> dict[Pair, str]:
-        """Try to connect from the first to the second of each pair, all at once."""
+    async def _connect(self, pairs: Collection[Pair], seconds: float) -> dict[Pair, str]:
+        """Try to connect from the first to the second of each pair, all at once, for so many seconds."""
         targets: dict[str, list[str]] = {}
         for node, other in pairs:
             targets.setdefault(node, []).append(other)
 
         async def probe(node: str) -> list[tuple[Pair, str]]:
             addresses = {self._toolboxes[other].host.address: other for other in targets[node]}
-            answers = await self._toolboxes[node].connect(list(addresses), port=self._port, seconds=_PROBE_SECONDS)
+            answers = await self._toolboxes[node].connect(list(addresses), port=self._port, seconds=seconds)
             return [((node, addresses[address]), answer) for address, answer in answers.items()]
 
         found = await in_parallel(probe(node) for node in targets)

@@ -6,17 +6,16 @@ dead-man when the controller is gone, or the next run at its set-up.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from raftbed.errors import FaultError
-from raftbed.hosts.base import CommandResult, Host
+from raftbed.hosts.base import COMMAND_TIMEOUT, CommandResult, Host
 from raftbed.hosts.parallel import in_parallel
 
-LEASE_SECONDS = 10
+LEASE_SECONDS = 30
 """A host that hears nothing of its controller for so long heals itself, unless it is told another time."""
 
 _HERE = Path(__file__).parent
@@ -108,7 +107,7 @@ class Toolbox:
         await self.host.run(["mkdir", "-p", "-m", "0700", self.directory])
         await in_parallel(self.host.put((_HERE / name).read_bytes(), f"{self.directory}/{name}") for name in _SCRIPTS)
         # A run may have died with the disk of its host, and its undo scripts, gone, but its rules still in the kernel.
-        found = await self.host.run([*self._shell(), "sweep"], timeout=20.0)
+        found = await self.host.run([*self._shell(), "sweep"])
         self.mechanism = found.stdout.strip()
         if self.mechanism == "none":
             can = bool(self.host.python) and (await self.host.run([*self._netlink(), "probe"], check=False)).status == 0
@@ -116,7 +115,7 @@ class Toolbox:
 
     async def heal_leftovers(self) -> None:
         """Run every undo script that is there, and send the dead-man away."""
-        await self._shell_run(_HEAL, timeout=20.0)
+        await self._shell_run(_HEAL)
 
     async def arm(self) -> None:
         """Start the dead-man."""
@@ -125,7 +124,7 @@ class Toolbox:
     async def renew(self) -> None:
         """Tell the dead-man that the controller lives, and start a new one where it has given the controller up."""
         self._renewals += 1
-        await self._shell_run(_RENEW, self._lease, str(self._renewals), timeout=5.0)
+        await self._shell_run(_RENEW, self._lease, str(self._renewals), timeout=max(5.0, float(self._lease) / 2))
 
     async def act(self, owner: str, *, undo: Sequence[str], do: Sequence[str]) -> None:
         """Leave the way back, then act; one round trip."""
@@ -169,12 +168,11 @@ class Toolbox:
             return {}
         script = f"{self.directory}/connect.py"
         command = [self.host.python, "-I", "-S", script, str(seconds), str(port), *addresses]
-        result = await self.host.run(command, timeout=seconds + 30.0)
-        try:
-            answer: dict[str, str] = json.loads(result.stdout)
-        except ValueError as error:
-            raise FaultError(f"the probe printed {result.stdout[:200]!r}.", host=self.host.name) from error
-        return answer
+        result = await self.host.run(command, timeout=seconds + COMMAND_TIMEOUT)
+        answers = dict(line.split(" ", 1) for line in result.stdout.splitlines() if " " in line)
+        if set(answers) != set(addresses):
+            raise FaultError(f"the probe printed {result.stdout[:200]!r}.", host=self.host.name)
+        return answers
 
     def _shell(self) -> list[str]:
         return ["sh", f"{self.directory}/cut.sh"]
@@ -182,5 +180,5 @@ class Toolbox:
     def _netlink(self) -> list[str]:
         return [self.host.python, "-I", "-S", f"{self.directory}/cut_netlink.py"]
 
-    async def _shell_run(self, script: str, *arguments: str, timeout: float = 10.0) -> CommandResult:
+    async def _shell_run(self, script: str, *arguments: str, timeout: float = COMMAND_TIMEOUT) -> CommandResult:
         return await self.host.run(["sh", "-c", script, "faults", self.directory, *arguments], timeout=timeout)

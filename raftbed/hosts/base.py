@@ -9,7 +9,11 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+COMMAND_TIMEOUT: Final = 60.0
+"""Seconds for a command on a host, where nothing else is said. An emulated machine under load takes ten for what others
+do in a hundredth of one; a host that is gone is noticed earlier, by SSH's keep-alives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class Host(Protocol):
         ...
 
     async def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 10.0, check: bool = True
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = COMMAND_TIMEOUT, check: bool = True
     ) -> CommandResult:
         """Run a command as the administrator of the host and wait for its end. `argv` is never read by a shell.
 

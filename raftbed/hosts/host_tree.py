@@ -40,7 +40,7 @@ _MOUNT_POINTS: Final = ("dev", "proc", "run", "sys", "tmp", "usr", ".machine/etc
 _NOT_SHARED: Final = frozenset(
     {
         # Accounts and secrets.
-        *("passwd", "passwd-", "group", "group-", "shadow", "shadow-", "gshadow", "gshadow-"),
+        *("passwd", "passwd-", "group", "group-", "shadow", "shadow-", "gshadow", "gshadow-", ".pwd.lock"),
         *("subuid", "subuid-", "subgid", "subgid-", "sudoers", "sudoers.d", "ssh", "krb5.keytab", "wireguard"),
         # What ties the machine to its network, its disks and its schedule.
         *("hostname", "hosts", "resolv.conf", "nsswitch.conf", "NetworkManager", "netplan", "network", "systemd"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -61,11 +61,14 @@ class Needs:
         ports: TCP ports that must be free.
         faults: kinds of fault that will strike.
         clean: the command that removes what an earlier run left on the hosts.
+        clusters: tells which clusters this user left running: by what their nodes know them, the command that takes
+            them down.
     """
 
     ports: tuple[int, ...] = ()
     faults: tuple[str, ...] = ()
     clean: str = "raftbed clean"
+    clusters: Callable[[], Mapping[str, str]] = dict
 
 
 async def preflight(hosts: Mapping[str, Host], needs: Needs) -> list[str]:
@@ -212,11 +215,16 @@ def _python(host: Host, facts: Facts) -> Iterable[HostError]:
 def _leftovers(host: Host, facts: Facts, needs: Needs) -> Iterable[HostError]:
     node = facts.one("node")
     if node:
-        yield HostError(
-            f"a node of another run is running there (process {node}).",
-            host=host.name,
-            remedy=f"Wait for that run to end; if nobody waits for it any more: {needs.clean}",
-        )
+        identity = facts.one("cluster")
+        known = needs.clusters().get(identity, "") if identity else ""
+        remedy = f"If nobody needs that cluster any more: {known}"
+        if not known:
+            remedy = (
+                "Wait for its run to end, or take its cluster down where it was made: raftbed cluster down; if nobody "
+                f"needs it any more: {needs.clean}"
+            )
+        of = f" of the cluster {identity!r}" if identity else ""
+        yield HostError(f"a node{of} is running there already (process {node}).", host=host.name, remedy=remedy)
     elif facts.all("taken"):
         yield HostError(
             f"port {', '.join(facts.all('taken'))} is in use there.",

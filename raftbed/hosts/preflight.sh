@@ -50,7 +50,8 @@ if [ -s "$home/run/node.pid" ]; then
         set -- ${line##*) }
         set +f
         # Zombies have ended; another start time is that of a stranger with the same pid.
-        case $1 in Z | X) ;; *) [ "${20}" = "$begun" ] && echo "node $pid" ;; esac
+        case $1 in Z | X) ;; *) [ "${20}" = "$begun" ] && echo "node $pid" &&
+            echo "cluster $(sed -n 's/.*"cluster": *"\([^"\\]*\)".*/\1/p' "$home/run/node.json" 2>/dev/null)" ;; esac
     }
 fi
 for undo in "$home"/faults/*.undo; do [ -e "$undo" ] && echo "fault ${undo##*/}"; done

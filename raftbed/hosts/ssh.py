@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from raftbed.errors import CommandError, HostError
-from raftbed.hosts.base import CommandResult, Endpoint
+from raftbed.hosts.base import COMMAND_TIMEOUT, CommandResult, Endpoint
 from raftbed.hosts.blocking import fabric_connection, paramiko_client
 from raftbed.hosts.inventory import InventoryEntry
 from raftbed.hosts.login import connect, connect_when_up
@@ -145,7 +145,7 @@ class SSHHost:
         return Endpoint(f"{self.entry.address}:{port}", listen=self.address if one else "0.0.0.0")  # noqa: S104  as said
 
     async def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 10.0, check: bool = True
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = COMMAND_TIMEOUT, check: bool = True
     ) -> CommandResult:
         """Run a command and wait for its end; see `raftbed.hosts.base.Host.run`."""
         command = shlex.join(argv)

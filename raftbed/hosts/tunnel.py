@@ -12,14 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
-import tempfile
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from raftbed.errors import RaftbedError
 from raftbed.hosts.base import Endpoint
 from raftbed.hosts.inventory import InventoryEntry
+from raftbed.hosts.tunnel_directory import TunnelDirectory
 
 if TYPE_CHECKING:
     import asyncssh
@@ -39,15 +38,15 @@ class Tunnels:
     def __init__(self, entry: InventoryEntry, connected: Callable[[], Awaitable[asyncssh.SSHClientConnection]]) -> None:
         self._entry = entry
         self._connected = connected
-        self._directory = ""
+        self._directory: TunnelDirectory | None = None
         self._servers: dict[int, asyncio.Server] = {}
 
     async def endpoint(self, port: int) -> Endpoint:
         """The way to a TCP port of the host."""
         address = self._entry.peer_address
-        if not self._directory:
-            self._directory = tempfile.mkdtemp(prefix="raftbed-")  # 0700, and short enough for a Unix socket
-        path = f"{self._directory}/{port}"
+        if self._directory is None:
+            self._directory = TunnelDirectory()
+        path = str(self._directory.path / str(port))
         if port not in self._servers:
 
             async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -61,9 +60,9 @@ class Tunnels:
         for server in self._servers.values():
             server.close()
         self._servers.clear()
-        if self._directory:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = ""
+        if self._directory is not None:
+            self._directory.close()
+            self._directory = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
 

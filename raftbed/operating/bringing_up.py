@@ -24,7 +24,7 @@ from raftbed.operating.clusters import Cluster, ClusterRecord, NodeRecord
 from raftbed.running import settings_for_hosts
 from raftbed.systems.raft import PORT, RaftSystem
 
-_READY_TIMEOUT = 15.0
+_READY_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,8 @@ async def bring_up(request: UpRequest, say: Callable[[str], None]) -> tuple[Clus
         theirs = is_inventory(plan.hosts)
         say(f"Logging in to {count}." if theirs else f"Making {count}.")
         await pool.start()
-        for oddity in await preflight(pool.hosts, Needs(ports=(PORT,), clean=clean_command(plan.hosts))):
+        needs = Needs(ports=(PORT,), clean=clean_command(plan.hosts), clusters=clusters.ways_to_take_down)
+        for oddity in await preflight(pool.hosts, needs):
             say(oddity)
         record, leader = await _start_nodes(request, pool, plan, say)
         if theirs:

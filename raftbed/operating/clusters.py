@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +182,15 @@ def list_clusters() -> list[Cluster]:
     directories += [path.parent for path in sorted(place.glob(f"*/{RECORD}"))]
     found = [cluster_at(directory) for directory in dict.fromkeys(directories)]
     return [cluster for cluster in found if cluster is not None]
+
+
+def ways_to_take_down() -> dict[str, str]:
+    """By what the nodes of each cluster of this user know it: the command that takes it down."""
+    return {
+        cluster.record.identity: f"raftbed cluster down --cluster {shlex.quote(cluster.name)}"
+        for cluster in list_clusters()
+        if cluster.record is not None
+    }
 
 
 def cluster_at(directory: Path) -> Cluster | None:

@@ -183,9 +183,9 @@ class Remote:
             words = ["sudo", "-n", "--", *words]
         return f"{shlex.join(words)}; exit $?"
 
-    def _input(self) -> io.StringIO | bool:
-        """What a command reads: the password that sudo asks for, or nothing."""
-        return io.StringIO(f"{self.entry.sudo_password}\n") if self._asks_password else False
+    def _input(self) -> io.StringIO:
+        """What a command reads: the password that sudo asks for, or nothing; and then the end, for which some wait."""
+        return io.StringIO(f"{self.entry.sudo_password}\n" if self._asks_password else "")
 
     def _too_slow(self, shown: str, timeout: float) -> CommandError:
         return CommandError(host=self.name, command=shown, status=None, stderr="",

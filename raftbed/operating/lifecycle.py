@@ -9,13 +9,13 @@ from typing import Final
 
 from raftbed.errors import CommandError, HostError
 from raftbed.faults.toolbox import heal_command
-from raftbed.hosts.processes import Signal, read_evidence, signal_command, start_command, state_command
+from raftbed.hosts.processes import Signal, end_command, read_evidence, signal_command, start_command, state_command
 from raftbed.operating.clusters import ClusterRecord, NodeRecord
 from raftbed.operating.examining import ask, examine
 from raftbed.operating.fleet import Fleet, Remote
 from raftbed.operating.health import problems
 
-_START_TIMEOUT: Final = 20.0
+_START_TIMEOUT: Final = 90.0
 _STOP_TIMEOUT: Final = 5.0
 _POLL: Final = 0.05
 _LOOK_AGAIN: Final = 1.0
@@ -85,9 +85,11 @@ def clean(fleet: Fleet) -> dict[str, str | HostError]:
         home = remote.entry.home
         if not posixpath.isabs(home) or posixpath.normpath(home).count("/") < 2:
             raise HostError(f"{home} is no directory that can be cleaned.", host=remote.name)
-        _signal(remote, "KILL")
+        ended = remote.run(end_command(remote.path("node.pid"), timeout=_STOP_TIMEOUT), timeout=30.0).stdout
         remote.run(heal_command(home), timeout=30.0)
-        return remote.run(["/bin/sh", "-c", _REMOVE, "clean", home, *_OWN], timeout=60.0).stdout.strip()
+        said = remote.run(["/bin/sh", "-c", _REMOVE, "clean", home, *_OWN], timeout=60.0).stdout.strip()
+        strays = [line.removeprefix("stray ") for line in ended.splitlines() if line.startswith("stray ")]
+        return f"{said}; ended a node that no pid file named (process {', '.join(strays)})" if strays else said
 
     return fleet.each(work)
 
@@ -108,7 +110,9 @@ def start_node(remote: Remote, node: NodeRecord) -> str:
         raise HostError("nothing is deployed to it.", host=remote.name, remedy="raftbed cluster deploy")
     directory = posixpath.dirname(remote.path("node.log"))
     log = remote.path("node.log")
-    command = start_command(node.command, environment=node.environment, directory=directory, log=log)
+    command = start_command(
+        node.command, environment=node.environment, directory=directory, log=log, pid_file=remote.path("node.pid")
+    )
     pid = read_evidence(remote.run(command).stdout, host=remote.name).pid
     _wait_for_answer(remote, node, pid)
     return f"started (process {pid})"

@@ -16,7 +16,7 @@ from raftbed.nodes.problems import Problem
 from raftbed.nodes.raft.events import ClientRead, ClientWrite
 from raftbed.nodes.state_machine import Result
 from raftbed.sim.node import SimulatedNode
-from raftbed.sim.timeline import Resume, Suspend, Timeline
+from raftbed.sim.timeline import Resume, Timeline, Wait
 from raftbed.systems.kv_client import fate_of_problem
 from raftbed.workloads.base import Answer, Request
 
@@ -24,21 +24,27 @@ _LEAST_DELAY = 100_000  # nanoseconds, each way
 _SPREAD = 300_000
 
 
-class Attempt:
-    """One attempt under way; implements `raftbed.sim.replies.Waiting`."""
+class Attempt(Wait):
+    """One attempt under way, which its client awaits; implements `raftbed.sim.replies.Waiting`."""
 
-    __slots__ = ("client", "connection", "name", "over", "request", "resume", "serial")
+    __slots__ = ("client", "connection", "name", "over", "request", "resume", "serial", "timeout")
+    resume: Resume
 
     def __init__(
-        self, connection: SimulatedConnection, name: str, request: Request, client: str, serial: int, resume: Resume
+        self, connection: SimulatedConnection, name: str, request: Request, client: str, serial: int, timeout: float
     ) -> None:
         self.connection = connection
         self.name = name
         self.request = request
         self.client = client
         self.serial = serial
-        self.resume = resume
+        self.timeout = timeout
         self.over = False
+
+    def begin(self, resume: Resume) -> None:
+        """See `Wait`: the client has sent its request."""
+        self.resume = resume
+        self.connection.begin(self)
 
     def answer(self, node: SimulatedNode, value: Any) -> None:
         """See `Waiting`: this is what the server does with what its Raft answered."""
@@ -74,17 +80,15 @@ class SimulatedConnection:
         self._draw = random.random
         self.attempts = 0
 
-    async def attempt(self, node: str, request: Request, *, client: str, serial: int, timeout: float) -> Answer:
+    def attempt(self, node: str, request: Request, *, client: str, serial: int, timeout: float) -> Attempt:
         """See `Connection`."""
+        return Attempt(self, node, request, client, serial, timeout)
+
+    def begin(self, attempt: Attempt) -> None:
+        """A request leaves for its node."""
         self.attempts += 1
-
-        def begin(resume: Resume) -> None:
-            attempt = Attempt(self, node, request, client, serial, resume)
-            self._timeline.after(_LEAST_DELAY + int(self._draw() * _SPREAD), self._arrived, attempt)
-            self._timeline.after(int(timeout * SECOND), _given_up, attempt, timeout)
-
-        answer: Answer = await Suspend(begin)
-        return answer
+        self._timeline.after(_LEAST_DELAY + int(self._draw() * _SPREAD), self._arrived, attempt)
+        self._timeline.after(int(attempt.timeout * SECOND), _given_up, attempt)
 
     def back(self, attempt: Attempt, answer: Answer) -> None:
         """An answer leaves for its client."""
@@ -104,9 +108,9 @@ class SimulatedConnection:
             node.take(ClientWrite(attempt, _command(request, attempt.client, attempt.serial)))
 
 
-def _given_up(attempt: Attempt, timeout: float) -> None:
+def _given_up(attempt: Attempt) -> None:
     if not attempt.over:
-        message = f"no answer from {attempt.name} within {timeout:.2f} s"
+        message = f"no answer from {attempt.name} within {attempt.timeout:.2f} s"
         attempt.end(Answer("lost", code="timeout", message=message))
 
 

@@ -47,8 +47,10 @@ class SimulatedFile:
         if disk.broken:
             raise _error(errno.EIO)
         if disk.full:
+            disk.changes(self._name, self._content)
             self._content.data += data[: len(data) // 2]
             raise _error(errno.ENOSPC)
+        self._disk.changes(self._name, self._content)
         self._content.data += data
 
     def sync(self) -> None:
@@ -143,18 +145,27 @@ class SimulatedDisk:
 
     def mark(self) -> None:
         """A write begins: what a kill may cut short is what comes from here on."""
-        self._marks = {name: len(content.data) for name, content in self._files.items()}
+        self._marks.clear()
+
+    def changes(self, name: str, content: _Content) -> None:
+        """A file is about to be appended to: keep in mind how long it was when the write began."""
+        if name not in self._marks:
+            self._marks[name] = len(content.data)
 
     def commit(self) -> None:
         """The syncs that were asked for have come to their end: what they promised is kept."""
         for content, length in self.under_way:
-            content.synced = max(content.synced, length)
+            if length > content.synced:
+                content.synced = length
         self.under_way.clear()
 
     @property
     def unsynced(self) -> int:
         """Bytes that a power failure may take."""
-        return sum(len(content.data) - content.synced for content in self._files.values())
+        count = 0
+        for content in self._files.values():
+            count += len(content.data) - content.synced
+        return count
 
     def kill(self, writing: bool) -> None:
         """The process is gone; a write under way may have come to any point since `mark`."""
@@ -162,7 +173,7 @@ class SimulatedDisk:
         if not writing:
             return
         for name, content in self._files.items():
-            begun = max(self._marks.get(name, 0), content.synced)
+            begun = max(self._marks.get(name, len(content.data)), content.synced)
             if len(content.data) > begun and self._random.random() < 0.5:
                 del content.data[self._random.randint(begun, len(content.data)) :]
 

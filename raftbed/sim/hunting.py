@@ -151,6 +151,8 @@ def settings_of(
         faults=list(scenario.faults) or None,
         seed=seed,
         node_options={**bug.node_options, **scenario.node_options},
+        own_options={},  # a scenario says what a bug needs
+        rare_points={},
     )
     changes = {**scenario.settings, **({"time_limit": time_limit} if time_limit else {})}
     settings = planning.override(settings, **changes)

@@ -10,6 +10,9 @@ from raftbed.nodes.raft.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
     VoteRequest,
     VoteResponse,
 )
@@ -30,21 +33,15 @@ class MessageLog:
         self._requests: dict[Send, dict[str, Any]] = {}
         self._answers: dict[Send, dict[str, Any]] = {}
 
+    # -- of cores -----------------------------------------------------------------------------------------------------
+
     def sent(self, now: int, sender: str, message: Send) -> None:
         """A request leaves."""
-        routine = isinstance(message.request, AppendEntriesRequest) and not message.request.entries
-        self._requests[message] = self._note(now, sender, message.to, message, False, routine, message.request)
+        self._requests[message] = self.request(now, sender, message.to, message.method, message.request)
 
     def answered(self, now: int, message: Send, sender: str, response: Any) -> None:
         """A peer's answer leaves for `sender`."""
-        request = message.request
-        routine, text = False, None
-        if isinstance(request, AppendEntriesRequest) and isinstance(response, AppendEntriesResponse):
-            routine = response.success and not request.entries
-            if response.is_keep_alive and response.term == request.term:
-                routine, text = True, f"hears, while its disk works, term {response.term}"
-        self._answers[message] = note = self._note(now, message.to, sender, message, True, routine, response)
-        note["text"] = text or note["text"]
+        self._answers[message] = self.answer(now, message.to, sender, message.method, message.request, response)
 
     def arrived(self, now: int, node: str, message: Send) -> None:
         """A request arrives at a peer, or an answer at its sender."""
@@ -52,18 +49,35 @@ class MessageLog:
         if found is not None and found["arrived"] is None:
             found["arrived"] = now
 
-    def _note(
-        self, now: int, source: str, target: str, message: Send, answer: bool, routine: bool, content: Any
+    # -- of anyone ----------------------------------------------------------------------------------------------------
+
+    def request(self, now: int, source: str, target: str, method: str, request: Any) -> dict[str, Any]:
+        """Note a request; returns the record, in which "arrived" is to be set once it does."""
+        routine = isinstance(request, AppendEntriesRequest) and not request.entries
+        return self.note(now, source, target, method, describe(method, request), answer=False, routine=routine)
+
+    def answer(self, now: int, source: str, target: str, method: str, request: Any, response: Any) -> dict[str, Any]:
+        """Note the answer of `source` to a request of `target`; None: the connection was reset. Returns the record."""
+        routine, text = False, describe(method, response)
+        if isinstance(request, AppendEntriesRequest) and isinstance(response, AppendEntriesResponse):
+            routine = response.success and not request.entries
+            if response.is_keep_alive and response.term == request.term:
+                routine, text = True, f"hears, while its disk works, term {response.term}"
+        return self.note(now, source, target, method, text, answer=True, routine=routine)
+
+    def note(
+        self, now: int, source: str, target: str, method: str, text: str, *, answer: bool, routine: bool = False
     ) -> dict[str, Any]:
+        """Note whatever `source` says to `target`; returns the record."""
         record = {
             "time": now,
             "arrived": None,
             "from": source,
             "to": target,
-            "method": message.method,
+            "method": method,
             "answer": answer,
             "routine": routine,
-            "text": describe(message.method, content),
+            "text": text,
         }
         self.messages.append(record)
         return record
@@ -107,10 +121,26 @@ def _piece(_method: str, said: InstallSnapshotRequest) -> str:
     return f"snapshot up to {said.snapshot.index}, from byte {said.offset}, term {said.term}"
 
 
+def _took(_method: str, said: InstallSnapshotResponse) -> str:
+    took = "holds all of the snapshot" if said.installed else f"wants the snapshot from byte {said.next_offset}"
+    return f"{took}, term {said.term}"
+
+
+def _stand(_method: str, said: TimeoutNowRequest) -> str:
+    return f"stand for election at once, term {said.term}"
+
+
+def _will_stand(_method: str, said: TimeoutNowResponse) -> str:
+    return f"has heard that it is to stand, term {said.term}"
+
+
 _WORDS: Mapping[type, Callable[[str, Any], str]] = {
     AppendEntriesRequest: _append,
     AppendEntriesResponse: _appended,
     VoteRequest: _asks,
     VoteResponse: _voted,
     InstallSnapshotRequest: _piece,
+    InstallSnapshotResponse: _took,
+    TimeoutNowRequest: _stand,
+    TimeoutNowResponse: _will_stand,
 }

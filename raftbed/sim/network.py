@@ -48,13 +48,10 @@ class Link:
             return
         held, self._held = self._held, []
         for action, arguments in held:
-            timeline.after(self.time(), action, *arguments)
+            timeline.after_with(self.time(), action, arguments)
 
     def carry(self, timeline: Timeline, action: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         """Bring a message to its end, or not, as the link's troubles have it."""
-        if not self.troubled:
-            timeline.after(self.time(), action, *arguments)
-            return
         draw = self.random.random
         for owner in self.cut:
             self.meet(owner)
@@ -81,7 +78,7 @@ class Link:
                     continue
                 self.meet(owner)
                 time += least + int(draw() * (most - least))
-            timeline.after(time, action, *arguments)
+            timeline.after_with(time, action, arguments)
 
     def time(self) -> int:
         """Nanoseconds that a message takes without troubles."""
@@ -118,7 +115,11 @@ class Network:
     def send(self, source: str, target: str, action: Callable[..., None], *arguments: Any) -> None:
         """Have `action` called when a message from `source` arrives at `target`, if it does."""
         self.carried += 1
-        self._links[source][target].carry(self._timeline, action, arguments)
+        link = self._links[source][target]
+        if link.troubled:
+            link.carry(self._timeline, action, arguments)
+        else:
+            self._timeline.after_with(link.time(), action, arguments)
 
     def link(self, source: str, target: str) -> Link:
         """One direction; a node that it does not know is reached over no link.

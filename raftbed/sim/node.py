@@ -71,6 +71,7 @@ class SimulatedNode:
         boot: number of the latest start.
         slow_disk: owner to how many times as long a sync takes.
         machine: the state machine of the present process.
+        make_core: makes the core of a process.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class SimulatedNode:
         self.powered = True
         self.boot = 0
         self.machine = KeyValueStateMachine()
+        self.make_core: Callable[..., Core] = Core
         self._seed = seed
         self._segment_size = segment_size
         self._syncs = Random(f"{seed}:sync:{name}")
@@ -113,10 +115,9 @@ class SimulatedNode:
         self._snapshots: SnapshotWork | None = None
         self._applied = 0  # the last entry that the state machine has seen; the core is ahead while the disk works
         self._open: dict[Any, None] = {}  # who waits for an answer of this process
-        self._wake_at = _NEVER
+        self._wake_at = self._wake_for = _NEVER  # when the timer fires, and for what time of the own clock
         self._do: Mapping[type, Callable[[Any], None]] = {
             Send: self._send,
-            Respond: lambda effect: self._settle(effect.token, effect.value),
             Apply: self._apply,
             TakeSnapshot: lambda effect: self._snapshot_work.take(effect),
             AbortSnapshot: lambda effect: self._snapshot_work.abort(effect),
@@ -133,7 +134,7 @@ class SimulatedNode:
         self.boot += 1
         self.running, self.paused = True, False
         self._inbox, self._calls, self._open, self._writing = [], Calls(), {}, None
-        self._wake_at = _NEVER
+        self._wake_at = self._wake_for = _NEVER
         self.machine = KeyValueStateMachine()
         log = DiskLogStore(self.disk, segment_size=self._segment_size)
         self._storage = NodeStorage(log, self.machine, DiskSnapshots(self.snapshot_disk))
@@ -143,16 +144,11 @@ class SimulatedNode:
             stored = self._storage.get_initial_state()
             self.disk.commit()
             self.snapshot_disk.commit()
-            self._core = core = Core(
-                self.name,
-                self.config,
-                Random(f"{self._seed}:core:{self.name}:{self.boot}"),
-                hard_state=stored.hard_state,
-                entries=stored.entries,
-                now=self.clock.read(self.timeline.now),
-                base=stored.base,
-                snapshot=stored.snapshot,
-            )
+            random = Random(f"{self._seed}:core:{self.name}:{self.boot}")
+            self._core = core = self.make_core(
+                self.name, self.config, random, hard_state=stored.hard_state, entries=stored.entries,
+                now=self.clock.read(self.timeline.now), base=stored.base, snapshot=stored.snapshot,
+            )  # fmt: skip
             self._applied = core.last_applied
             core.start()
             self._work(core)
@@ -164,8 +160,7 @@ class SimulatedNode:
         if not self.running:
             return
         self.disk.kill(writing=self._writing is not None)
-        waiting = self._gone()
-        for token in waiting:
+        for token in self._gone():
             token.reset(self)
 
     def fail_power(self) -> Mapping[str, int]:
@@ -183,7 +178,7 @@ class SimulatedNode:
         if not self.paused:
             return
         self.paused = False
-        self._wake_at = _NEVER
+        self._wake_at = self._wake_for = _NEVER
         if self._written_while_paused:
             self._written_while_paused = False
             self._written(self.boot)
@@ -199,7 +194,7 @@ class SimulatedNode:
 
     def clock_changed(self) -> None:
         """The clock was set or its speed changed: timers are set anew."""
-        self._wake_at = _NEVER
+        self._wake_at = self._wake_for = _NEVER
         if self._core is not None and not self.paused:
             self._set_timer(self._core)
 
@@ -219,7 +214,7 @@ class SimulatedNode:
             self._snapshots.end()
         self._core = self._storage = self._snapshots = self._writing = None
         self._inbox, self._calls, self._open = [], Calls(), {}
-        self._wake_at = _NEVER
+        self._wake_at = self._wake_for = _NEVER
         return waiting
 
     def _end(self, error: Exception) -> None:
@@ -311,9 +306,8 @@ class SimulatedNode:
         self._set_timer(core)
 
     def _persist(self, ready: Ready) -> None:
-        storage, persist = self._storage, ready.persist
+        storage, persist, self._writing = self._storage, ready.persist, ready
         assert storage is not None and persist is not None
-        self._writing = ready
         self.disk.mark()
         try:
             storage.persist(
@@ -322,8 +316,8 @@ class SimulatedNode:
             )  # fmt: skip
         except Exception as error:
             raise RaftStorageError(str(error)) from error
-        time = sync_time(self._syncs, max(self.slow_disk.values(), default=None))
-        self.timeline.after(time, self._written, self.boot)
+        factor = max(self.slow_disk.values(), default=None)
+        self.timeline.after(sync_time(self._syncs, factor), self._written, self.boot)
 
     def _written(self, boot: int) -> None:
         core, ready = self._core, self._writing
@@ -347,7 +341,10 @@ class SimulatedNode:
 
     def _finish(self, ready: Ready) -> None:
         for effect in ready.effects:
-            self._do[type(effect)](effect)
+            if type(effect) is Respond:  # most are
+                self._settle(effect.token, effect.value)
+            else:
+                self._do[type(effect)](effect)
 
     def _set_timer(self, core: Core) -> None:
         writing = self._writing is not None
@@ -355,17 +352,17 @@ class SimulatedNode:
         until = None if writing else self._calls.deadline
         if until is not None:
             deadline = until if deadline is None or until < deadline else deadline
-        if deadline is None:
+        if deadline is None or deadline >= self._wake_for:
             return
         time = max(self.clock.when(deadline), self.timeline.now)
         if time < self._wake_at:
-            self._wake_at = time
+            self._wake_at, self._wake_for = time, deadline
             self.timeline.at(time, self._wake, self.boot, time)
 
     def _wake(self, boot: int, time: int) -> None:
         if boot != self.boot or time != self._wake_at:
             return  # a timer that was set anew meanwhile
-        self._wake_at = _NEVER
+        self._wake_at = self._wake_for = _NEVER
         core = self._core
         if core is None or self.paused:
             return

@@ -18,7 +18,7 @@ from raftbed.private_files import write_private
 from raftbed.record import HISTORY_SCHEMA, op_record
 from raftbed.store import EventKind, Manifest, RunDirectory, RunEvent, RunState, StatusSample
 
-_ENCODE = msgspec.json.Encoder().encode
+_ENCODER = msgspec.json.Encoder()
 
 
 @dataclass(slots=True)
@@ -79,6 +79,15 @@ class Recording:
             records.append({"time": time, "node": node, "seq": number, "event": event, **fields})
         return _lines(records)
 
+    def trace_records(self, node: str) -> list[dict[str, Any]]:
+        """The records of a node's trace, but for "time" and "node", which nothing is judged by."""
+        records = []
+        number = 0
+        for _, event, fields in self.traces[node]:
+            number = 0 if event == "process" else number + 1
+            records.append({"seq": number, "event": event, **fields})
+        return records
+
     def trace_hash(self) -> str:
         """A hash of everything that happened: equal for two runs exactly when they went the same way."""
         digest = blake2b(digest_size=16)
@@ -86,7 +95,7 @@ class Recording:
             digest.update(part)
         for node in self.plan.nodes:
             digest.update(self.trace_lines(node))
-        digest.update(_ENCODE([self.counts, self.draws]))
+        digest.update(_ENCODER.encode([self.counts, self.draws]))
         return digest.hexdigest()
 
     def write(self, directory: RunDirectory, *, command: str, started: str) -> Manifest:
@@ -165,6 +174,10 @@ class RecordedRun(RunDirectory):
         """See `RunDirectory`."""
         return self._recording.events
 
+    def trace_records(self, node: str) -> list[dict[str, Any]]:
+        """See `RunDirectory`."""
+        return self._recording.trace_records(node)
+
     def node_file(self, node: str, name: str) -> Path | None:
         """See `RunDirectory`."""
         path = self.node_directory(node) / name
@@ -183,4 +196,4 @@ def process_record(boot: int) -> dict[str, Any]:
 
 
 def _lines(records: Sequence[Any]) -> bytes:
-    return b"".join([_ENCODE(record) + b"\n" for record in records])
+    return _ENCODER.encode_lines(records)

@@ -108,6 +108,7 @@ class Shrinker:
             self._spell_out()
             self._witness_alone()  # if it is enough, all that follows is quick
             self._a_handful_of_operations()
+            self._more_usual()
             self._fewer_faults()
             self._shorter()
             self._fewer_operations()
@@ -191,6 +192,23 @@ class Shrinker:
 
         smallest(self._found[0].plan.schedule, holds, self._has_time)
 
+    def _more_usual(self) -> None:
+        """Do without options of single nodes, and without rare points."""
+        self._what = "more usual nodes"
+
+        def with_options(nodes: Sequence[str]) -> bool:
+            candidate = self._found[0]
+            own = {node: candidate.plan.own_options[node] for node in nodes}
+            return self._try(replace(candidate, plan=replace(candidate.plan, own_options=own)))
+
+        def with_points(points: Sequence[str]) -> bool:
+            candidate = self._found[0]
+            armed = {point: candidate.plan.rare_points[point] for point in points}
+            return self._try(replace(candidate, plan=replace(candidate.plan, rare_points=armed)))
+
+        smallest(list(self._found[0].plan.rare_points), with_points, self._has_time)
+        smallest(list(self._found[0].plan.own_options), with_options, self._has_time)
+
     def _shorter(self) -> None:
         """End the run sooner: the time of the last fault, or of the witness, is long enough."""
         self._what = "a shorter run"
@@ -247,7 +265,8 @@ class Shrinker:
                 return
             steps = tuple(replace(s, order=tuple(n for n in s.order if n != node)) for s in plan.schedule)
             nodes = tuple(name for name in plan.nodes if name != node)
-            self._try(replace(candidate, plan=replace(plan, nodes=nodes, schedule=steps)))
+            own = {name: options for name, options in plan.own_options.items() if name != node}
+            self._try(replace(candidate, plan=replace(plan, nodes=nodes, schedule=steps, own_options=own)))
 
     # -- trials ---------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from raftbed.sim.faults import KINDS, Kind, Nemesis
 from raftbed.sim.message_log import MessageLog
 from raftbed.sim.network import Network
 from raftbed.sim.node import SimulatedNode
+from raftbed.sim.rare_points import RarePoints
 from raftbed.sim.recording import Recording, process_record
 from raftbed.sim.replies import Node
 from raftbed.sim.timeline import Task, Timeline, all_of
@@ -40,6 +41,7 @@ _SETTLE = 5.0  # seconds that nodes have to apply the same, once everything is s
 _LIMIT = 100_000 * SECOND
 _LIMITS = Limits()
 _RARE_COLLECTIONS = (100_000, 50, 1000)  # nearly all that is made here is kept: to look at it often is in vain
+_COUNTED = frozenset(("append", "role", "truncate", "snapshot", "boot"))
 _SEGMENT_SIZES = (64 << 20, 64 << 20, 16 << 10)  # small ones, so that logs of several segments are recovered, too
 
 
@@ -108,6 +110,7 @@ class Simulation:
         self._connections: list[SimulatedConnection] = []
         cluster = f"raftbed {plan.test} {plan.seed}"
         self._traffic = Traffic(plan.nodes, Config.from_mapping(cluster, dict(plan.node_options)), limits)
+        self._rare_points = RarePoints(plan.rare_points, plan.seed)
         self._network = self._make_network()
         self._random = Random(f"{plan.seed}:simulation")
         self.nodes = self._make_nodes(cluster, self._random.choice(_SEGMENT_SIZES))
@@ -131,12 +134,13 @@ class Simulation:
         return Network(self.timeline, self.plan.nodes, self.plan.seed)
 
     def _make_nodes(self, cluster: str, segment_size: int) -> Mapping[str, Node]:
-        config = Config.from_mapping(cluster, dict(self.plan.node_options))
         for name in self.plan.nodes:
-            self._cores[name] = SimulatedNode(
+            config = Config.from_mapping(cluster, self.plan.options_of(name))
+            self._cores[name] = node = SimulatedNode(
                 name, self._cores, config, self.timeline, self._network,
                 seed=self.plan.seed, segment_size=segment_size, observer=self,
             )  # fmt: skip
+            node.make_core = self._rare_points.core_of(node)
         return self._cores
 
     def _connection(self, number: int) -> Connection:
@@ -150,17 +154,28 @@ class Simulation:
     def _no_end(self) -> Exception:
         return AssertionError("the simulation has no end")
 
-    def _too_many_events(self) -> bool:
-        return self.timeline.executed >= self._traffic.events
+    def _bound_events(self) -> None:
+        """More events than this are too many."""
+        self.timeline.most = self._traffic.events_with_present_second(self._requests())
+
+    def _requests(self) -> int:
+        """That clients have sent so far."""
+        return sum(connection.attempts for connection in self._connections)
 
     # -- running --------------------------------------------------------------------------------------------------
 
     def run(self) -> Recording:
         """Go through all phases."""
         with rare_collections():
-            main = Task(self._phases())
+            self._bound_events()
+            main = Task(self._phases(), self.timeline.end)
             Task(self._sample())
-            ended = self.timeline.run(lambda: main.done or self._too_many_events(), limit=self._limit)
+            ended = self.timeline.run(limit=self._limit)
+            while ended and not main.done:  # it came to its bound, which clients that never pause have moved by now
+                self._bound_events()
+                if self.timeline.executed >= self.timeline.most:
+                    break
+                ended = self.timeline.run(limit=self._limit)
         if not ended:
             raise self._no_end()
         recording = self.recording
@@ -178,7 +193,9 @@ class Simulation:
             "info": self._tally.info,
             "membership_changes": self.nemesis.operators.changes,
             "transfers": self.nemesis.operators.transfers,
+            "own_options": len({name for options in self.plan.own_options.values() for name in options}),
             **{name: self._coverage[name] for name in sorted(self._coverage)},
+            **self._rare_points.counts(),
         }
         recording.draws = [self._random.random()]
         return recording
@@ -202,6 +219,7 @@ class Simulation:
         await sleep(max(0.0, plan.time_limit - (self.timeline.now - begin) / SECOND))
         self._enter("heal")
         self.nemesis.heal_all()
+        self._rare_points.over = True
         self._enter("recovery")
         self.nemesis.machines.restart_dead()
         ready = await self._ready(plan.recovery_timeout)
@@ -319,9 +337,10 @@ class Simulation:
 
     def _look_at_traffic(self) -> None:
         """A second is over: was more sent than there was reason to?"""
-        for busy in self._traffic.second_over(sum(connection.attempts for connection in self._connections)):
+        for busy in self._traffic.second_over(self._requests()):
             what = f"{busy.node} sent {busy.sent} messages within a second, when it had reason for {busy.reasons}."
             self.recording.event(self.timeline.now, "warning", what, storm=asdict(busy))
+        self._bound_events()
 
     def _cut_off(self) -> None:
         """The simulation takes too many events: what it shows up to here is all that there will be."""
@@ -352,8 +371,10 @@ class Simulation:
             self._boots[name] = node.boot
             kept.append((now, "process", process_record(node.boot)))
         for trace in traces:
-            kept.append((now, trace.event, trace.fields))
-            self._count(name, trace)
+            event = trace.event
+            kept.append((now, event, trace.fields))
+            if event in _COUNTED:
+                self._count(name, trace)
         self.nemesis.looks(node, traces)
 
     def sent(self, node: SimulatedNode, message: Send) -> None:

@@ -66,7 +66,7 @@ class Traffic:
 
     Attributes:
         busiest: the second in which a node sent the most for what it had reason to.
-        events: that the simulation may take so far.
+        events: that the simulation may take until the present second is over.
     """
 
     def __init__(self, nodes: Sequence[str], config: Config, limits: Limits) -> None:
@@ -88,6 +88,16 @@ class Traffic:
     def appended(self, node: str, fields: Mapping[str, Any]) -> None:
         """A node appended entries, as its trace says."""
         self._appended[node] += fields["last"] - fields["first"] + 1
+
+    def events_with_present_second(self, requests: int) -> int:
+        """`events`, and those that there was reason for in the second that is under way.
+
+        Parameters:
+            requests: that clients have sent so far.
+        """
+        lately = requests - self._requests
+        messages = self._peers * sum(lately + appended for appended in self._appended.values())
+        return self.events + self._limits.events * messages
 
     def second_over(self, requests: int) -> Iterator[Busy]:
         """A virtual second is over, or the simulation is.

@@ -38,8 +38,13 @@ class KeyValueConnection:
         self._sessions = sessions
         self._addresses = addresses
 
-    async def attempt(self, node: str, request: Request, *, client: str, serial: int, timeout: float) -> Answer:
-        """See :class:`raftbed.clients.Connection`."""
+    async def attempt(
+        self, node: str, request: Request, *, client: str, serial: int, timeout: float, patience: float | None = None
+    ) -> Answer:
+        """See :class:`raftbed.clients.Connection`.
+
+        `patience`: seconds after which the node is to answer that it had no answer; `timeout`, when not given.
+        """
         import aiohttp
 
         method, path, body = _as_http(request, client, serial)
@@ -49,7 +54,7 @@ class KeyValueConnection:
                 method,
                 url,
                 data=msgspec.json.encode(body) if body is not None else None,
-                headers={"Content-Type": "application/json", "X-Raftbed-Timeout": f"{timeout:.3f}"},
+                headers={"Content-Type": "application/json", "X-Raftbed-Timeout": f"{patience or timeout:.3f}"},
                 timeout=aiohttp.ClientTimeout(total=timeout),
                 allow_redirects=False,
             ) as response:

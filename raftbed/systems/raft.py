@@ -15,6 +15,7 @@ from raftbed.errors import CommandError, HostError, RaftbedError
 from raftbed.faults.base import LeaderSeen
 from raftbed.hosts.base import Endpoint, Host, HostPool
 from raftbed.hosts.parallel import in_parallel
+from raftbed.hosts.processes import end_processes
 from raftbed.model import Plan
 from raftbed.store import RunDirectory, StatusSample
 from raftbed.systems.kv_client import KeyValueConnection
@@ -22,7 +23,7 @@ from raftbed.systems.kv_client import KeyValueConnection
 PORT = 8400
 _STATUS_TIMEOUT = 1.0
 _START_TIMEOUT = 90.0  # emulated machines take long to import; a process that ends is noticed at once
-_HOST_TIMEOUT = 5.0
+_HOST_TIMEOUT = 20.0  # a host that is slow is not lost
 _LOOK_AGAIN = 3.0  # seconds without an answer after which one asks whether the process lives at all
 _POLL = 0.05
 _LOG_LIMIT = 64 << 20
@@ -158,7 +159,7 @@ class RaftSystem:
     async def _end_leftover(self, node: str) -> None:
         # A run that was cut off may have left a node behind on a host that outlived it.
         with contextlib.suppress(CommandError):
-            await signal_process(self.host(node), self.path(node, "node.pid"), "KILL")
+            await end_processes(self.host(node), self.path(node, "node.pid"))
 
     async def start(self) -> None:
         """See `System`."""
@@ -183,6 +184,7 @@ class RaftSystem:
             environment=self.installed[node].environment,
             directory=f"{self.host(node).home}/run",
             log=self.path(node, "node.log"),
+            pid_file=self.path(node, "node.pid"),
         )
         return {"pid": evidence.pid}
 
@@ -302,7 +304,7 @@ class RaftSystem:
         async def stop(node: str) -> None:
             host, pid_file = self.host(node), self.path(node, "node.pid")
             try:
-                await signal_process(host, pid_file, "TERM", timeout=5.0)
+                await signal_process(host, pid_file, "TERM", timeout=10.0)
             except CommandError:
                 await signal_process(host, pid_file, "KILL")
 

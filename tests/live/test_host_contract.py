@@ -293,12 +293,12 @@ async def test_a_partition_is_made_proved_and_healed(pool):
 
 async def test_a_node_that_an_earlier_run_left_is_found(pool, host):
     run = f"{host.home}/run"
-    script = 'echo "$$ $(cut -d" " -f22 /proc/$$/stat)" > node.pid; sleep 1000'
-    await start_detached(host, ["sh", "-c", script], environment={}, directory=run, log=f"{run}/log")
-    await host.run(["sh", "-c", f"until [ -s {run}/node.pid ]; do sleep 0.02; done"])
-    with pytest.raises(HostError, match=r"^n1: a node of another run is running there \(process \d+\)\. .* clean"):
+    pid_file = f"{run}/node.pid"
+    await start_detached(host, ["sleep", "1000"], environment={}, directory=run, log=f"{run}/log", pid_file=pid_file)
+    await host.put(b'{"id":"n1","cluster":"c 1","listen":""}', f"{run}/node.json")
+    with pytest.raises(HostError, match=r"^n1: a node of the cluster 'c 1' is running .* \(process \d+\)\. .* clean"):
         await preflight(pool.hosts, Needs())
-    await signal_process(host, f"{run}/node.pid", "KILL")
+    await signal_process(host, pid_file, "KILL")
     assert await preflight(pool.hosts, Needs()) == []
 
 

@@ -133,8 +133,15 @@ async def test_the_cluster_commands_work_on_an_inventory_whether_or_not_a_cluste
     out, _ = await raftbed(tmp_path, "cluster", "status", "--hosts", file, expect=1)
     assert re.search(r"^n3 .* does not run: no pid file$", out, re.MULTILINE)
     assert f"The cluster on {file} is not well: 1 of 3 nodes is not well." in out
+    # What a run leaves that failed before its node had written a pid file, or that made its directory anew.
+    await raftbed(tmp_path, "cluster", "exec", "--hosts", file, "n1", "--", "rm", "/var/lib/raftbed/run/node.pid")
     out, _ = await raftbed(tmp_path, "cluster", "clean", "--hosts", file)
-    assert out.splitlines() == ["n1  removed", "n2  removed", "n3  removed"]
+    first, *others = out.splitlines()
+    assert re.fullmatch(r"n1  removed; ended a node that no pid file named \(process \d+\)", first)
+    assert others == ["n2  removed", "n3  removed"]
+    count = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c 'raftbed[.]nodes'; true"
+    out, _ = await raftbed(tmp_path, "cluster", "exec", "--hosts", file, "--", "sh", "-c", count)
+    assert out == "n1 | 0\nn2 | 0\nn3 | 0\n"
 
 
 async def until_working(cwd: Path, process: asyncio.subprocess.Process, operations: int = 100) -> RunDirectory:

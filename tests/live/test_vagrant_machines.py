@@ -40,6 +40,21 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"needs apt-get install {' '.join(MISSING)}"),
 ]
 
+PLAN = """# For machines on which a command takes seconds: a light load, patient clients, slow elections.
+test = "partition-test"
+hosts = "vagrant"
+nodes = 3
+seed = 1
+time_limit = 60
+rate = 10
+operation_timeout = 10
+recovery_timeout = 60
+
+[node_options]
+election_timeout_min = 2000
+election_timeout_max = 4000
+heartbeat_interval = 400
+"""
 ON_MACHINES = """set -e
 vagrant box add --provider libvirt --name raftbed-trial "$1/raftbed.box"
 began=$(date +%s)
@@ -47,7 +62,7 @@ vagrant up
 echo "vagrant up took $(($(date +%s) - began)) s"
 began=$(date +%s)
 set +e
-"$2" -m raftbed.cli run partition-test --hosts vagrant --nodes 3 --time-limit 20 --seed 1 --store "$1/store"
+"$2" -m raftbed.cli run "$1/slow-machines.toml" --store "$1/store"
 status=$?
 echo "raftbed run took $(($(date +%s) - began)) s"
 vagrant destroy --force
@@ -59,6 +74,7 @@ def test_a_partition_test_on_three_emulated_machines_is_valid(tmp_path):
     began = time.monotonic()
     subprocess.run(["sh", SUPPORT / "make_box.sh", tmp_path], check=True)
     print(f"\nthe box took {time.monotonic() - began:.0f} s")
+    (tmp_path / "slow-machines.toml").write_text(PLAN)
     environment = {
         **os.environ,
         "VAGRANT_CWD": str(ROOT),

@@ -1,4 +1,4 @@
-"""The message diagram tells a small simulated run step by step, cause before effect."""
+"""The message diagram tells a small simulated run step by step, cause before effect: of cores, and of whole nodes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from sim_support import plan_of, step
 
 from raftbed.analysis.report import messages
 from raftbed.analysis.report.view import gather
-from raftbed.sim.simulation import Call, Simulation
+from raftbed.sim.child import run
+from raftbed.sim.simulation import Call
 from raftbed.store import Store
 from raftbed.workloads.base import Request
 
 
-@pytest.fixture(scope="module")
-def view(tmp_path_factory):
+@pytest.fixture(scope="module", params=["simulated", "simulated-real-nodes"])
+def view(request, tmp_path_factory):
     """One write while the leader of three is cut off from one follower."""
-    schedule = [step("partition", "followers-minority", 0.2, 0.8, nodes=3)]
-    plan = plan_of("partition-test", nodes=3, time_limit=1.5, schedule=schedule)
+    schedule = [step("partition", "followers-minority", 0.2, 1.0, nodes=3)]
+    plan = plan_of("partition-test", hosts=request.param, nodes=3, time_limit=1.5, schedule=schedule)
     script = [Call(0.4, 0, Request("write", "r0", 7)), Call(None, 0, Request("read", "r0"))]
-    recording = Simulation(plan, script=script, messages=True).run()
-    run = Store(tmp_path_factory.mktemp("store")).new_run("partition-test")
-    recording.write(run, command="", started="")
-    return gather(run)
+    directory = Store(tmp_path_factory.mktemp("store")).new_run("partition-test")
+    run(plan, script, messages=True).write(directory, command="", started="")
+    return gather(directory)
 
 
 def test_steps_come_in_order_and_heartbeats_are_left_out(view):
@@ -53,9 +53,18 @@ def test_every_arrival_is_joined_to_its_departure(view):
     assert drawn.count('class="message"') == len(arrivals) > 5
 
 
+def test_answers_follow_their_requests(view):
+    sent = [step.text for step in messages.steps(view) if step.kind == "send"]
+    asked = [place for place, text in enumerate(sent) if "entry" in text and "answers" not in text]
+    told = [place for place, text in enumerate(sent) if "holds up to" in text]
+    assert asked
+    assert told
+    assert asked[0] < told[0]
+
+
 def test_without_messages_there_is_no_diagram(tmp_path):
-    run = Store(tmp_path).new_run("smoke-test")
-    Simulation(plan_of("smoke-test", time_limit=1.0)).run().write(run, command="", started="")
-    view = gather(run)
+    directory = Store(tmp_path).new_run("smoke-test")
+    run(plan_of("smoke-test", time_limit=1.0)).write(directory, command="", started="")
+    view = gather(directory)
     assert messages.steps(view) == []
     assert messages.drawing(view, []) is None

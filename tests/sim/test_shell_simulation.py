@@ -71,7 +71,7 @@ def test_each_kind_of_fault_is_injected_proved_and_healed(kind):
     assert results.validity == VALID, broken(results)
 
 
-@pytest.mark.parametrize("kind", ["loss", "duplicate", "delay", "clog", "reset", "hang-up", "slow-clients"])
+@pytest.mark.parametrize("kind", ["loss", "duplicate", "delay", "clog", "reset", "hang-up", "hasty-clients", "slow-clients"])
 def test_faults_of_connections_meet_traffic(kind):
     recording = run(time_limit=3.0, schedule=[step(kind, "leader", 0.5, 2.5)])
     assert recording.faults[-1].detail["met"] > 0
@@ -131,6 +131,9 @@ def test_the_command_leaves_an_ordinary_run_directory(tmp_path, capsys):
     assert "--real-nodes" in kept["manifest"]["command"]
     assert command(["check", said["run"]]) == 0
     assert command(["replay", f"{said['run']}/plan.json", "--store", str(tmp_path), "--json"]) == 0
+    replayed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (Path(replayed["run"]) / "messages.jsonl").stat().st_size
+    assert "Messages between the nodes, step by step" in Path(replayed["report"]).read_text()
 
 
 def test_a_campaign_runs_whole_nodes(tmp_path, capsys):

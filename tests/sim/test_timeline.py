@@ -26,6 +26,27 @@ def test_a_run_ends_at_its_limit():
     assert timeline.now == 0
 
 
+def test_a_run_ends_after_the_event_that_ends_it():
+    timeline, came = Timeline(), []
+    timeline.at(10, came.append, "first")
+    timeline.at(10, timeline.end)
+    timeline.at(10, came.append, "too late")
+    assert timeline.run(limit=100)
+    assert came == ["first"]
+
+
+def test_a_run_ends_at_its_bound_of_events_and_goes_on_when_that_is_moved():
+    timeline, came = Timeline(), []
+    for time in range(5):
+        timeline.at(time, came.append, time)
+    timeline.most = 2
+    assert timeline.run(limit=100)
+    assert came == [0, 1]
+    timeline.most = 4
+    assert timeline.run(limit=100)
+    assert came == [0, 1, 2, 3]
+
+
 def test_coroutines_sleep_in_virtual_time_and_wait_for_each_other():
     timeline, came = Timeline(), []
 

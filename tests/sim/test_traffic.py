@@ -75,6 +75,13 @@ def test_a_simulation_that_takes_far_too_many_events_is_cut_off_and_is_no_pass()
     assert "cut off" in said["liveness"]
 
 
+def test_clients_that_never_pause_are_reason_enough_for_many_events_within_their_first_second():
+    busy = plan_of("smoke-test", time_limit=1.0, rate=0.0, concurrency="10n", keys=100)
+    recording = Simulation(busy, limits=Limits(events_besides=2_000)).run()
+    assert recording.counts["events"] > 10_000
+    assert recording.state == "ended"
+
+
 def test_a_storm_is_found_by_its_check():
     recording = Simulation(plan_of("smoke-test", time_limit=2.0), limits=Limits(storm=0)).run()
     found = {verdict.checker for verdict in judged(recording).verdicts if verdict.validity == "invalid"}

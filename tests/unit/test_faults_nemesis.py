@@ -37,13 +37,17 @@ class Clock:
     async def run(self, work):
         """Await `work`, waking the next sleeper whenever nothing else is left to do."""
         task = asyncio.ensure_future(work)
-        while not task.done():
-            for _ in range(20):
-                await asyncio.sleep(0)
-            if not task.done() and self._sleepers:
-                self.now, _, future = heapq.heappop(self._sleepers)
-                if not future.done():
-                    future.set_result(None)
+        try:
+            while not task.done():
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                if not task.done() and self._sleepers:
+                    self.now, _, future = heapq.heappop(self._sleepers)
+                    if not future.done():
+                        future.set_result(None)
+        except asyncio.CancelledError:
+            await cancelled(task)
+            raise
         return task.result()
 
 
@@ -360,3 +364,105 @@ async def test_a_process_that_survives_its_kill_is_told():
     await kill.inject(fault, NODES)
     with pytest.raises(FaultError, match="n1 still runs after SIGKILL"):
         await kill.prove(fault)
+
+
+# -- hosts that are slow ----------------------------------------------------------------------------------------------
+
+
+class Sluggish(FakeFault):
+    """A fault on hosts that take their time: seconds for each of injecting, proving and healing."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.clock: Clock | None = None
+
+    async def inject(self, step, order):
+        await self.clock.sleep(self.seconds)
+        return await super().inject(step, order)
+
+    async def prove(self, step):
+        await self.clock.sleep(self.seconds)
+        return await super().prove(step)
+
+    async def heal(self, step):
+        await self.clock.sleep(self.seconds)
+        return await super().heal(step)
+
+
+def sluggish(seconds: float) -> Bench:
+    bench = Bench(Sluggish(seconds))
+    bench.fault.clock = bench.clock
+    return bench
+
+
+async def test_what_was_not_meant_to_overlap_does_not_on_slow_hosts_either():
+    """A scene waits for the one before, and then for half of the calm that was planned between them."""
+    bench = sluggish(4.0)
+    await bench.run(step(at=1.0, until=3.0), step("f02", at=5.0, until=6.0))
+    assert bench.states() == [
+        ("f01", "injected", 6.0), ("f01", "proved", 10.0), ("f01", "healed", 14.0),
+        ("f02", "injected", 19.0), ("f02", "proved", 23.0), ("f02", "healed", 27.0),
+    ]  # fmt: skip
+    assert bench.nemesis.late() == 20.0  # it should have been over at 6 s of the schedule, and was at 26 s
+
+
+async def test_what_was_meant_to_overlap_still_does():
+    bench = sluggish(4.0)
+    await bench.run(step(at=1.0, until=3.0), step("f02", at=5.0, until=8.0), step("f03", at=7.5, until=20.0))
+    times = {(fault, state): time for fault, state, time in bench.states()}
+    assert times["f01", "healed"] == 14.0
+    assert times["f02", "injected"] == 14.0 + 1.0 + 4.0
+    assert times["f03", "injected"] - times["f02", "injected"] == 2.5
+    assert times["f03", "healed"] == 15.0 + 15.0 + 4.0  # it lasts as long as was planned
+
+
+async def test_a_schedule_catches_up_in_its_calm():
+    bench = sluggish(1.0)
+    await bench.run(step(at=1.0, until=4.0), step("f02", at=6.0, until=9.0))
+    times = {(fault, state): time for fault, state, time in bench.states()}
+    assert (
+        times["f02", "injected"] == 1.0 + 6.0 + 1.0
+    )  # at its planned time: one second late is less than half the calm
+    assert bench.nemesis.late() == 1.0
+
+
+async def test_a_schedule_is_late_while_a_scene_lasts_longer_than_planned():
+    bench = sluggish(4.0)
+    running = asyncio.ensure_future(bench.run(step(at=1.0, until=3.0)))
+    while not any(state == "proved" for _, state, _ in bench.states()):
+        await asyncio.sleep(0)
+    assert bench.nemesis.late() == 6.0
+    await running
+
+
+async def test_nobody_waits_for_a_schedule_of_which_a_fault_failed():
+    bench = sluggish(4.0)
+    bench.fault.failing = {"prove"}
+    await bench.run(step(at=1.0, until=3.0))
+    assert bench.states()[-1] == ("f01", "healed", 14.0)
+    assert bench.nemesis.late() == 0.0
+
+
+async def test_an_injection_under_way_when_the_run_is_cut_short_is_recorded_when_it_happens():
+    bench = Bench(SlowFault())
+    task = asyncio.ensure_future(bench.run(step()))
+    await begun(bench.fault, "injecting")
+    await cancelled(task)
+    bench.fault.may_inject.set()
+    bench.fault.may_heal.set()
+    await bench.clock.run(bench.nemesis.heal_all())
+    assert [state for _, state, _ in bench.states()] == ["injected", "healed"]
+
+
+async def test_an_injection_that_fails_after_the_run_was_cut_short_is_recorded_too():
+    bench = Bench(SlowFault())
+    bench.fault.failing = {"inject"}
+    task = asyncio.ensure_future(bench.run(step()))
+    await begun(bench.fault, "injecting")
+    await cancelled(task)
+    bench.fault.may_inject.set()
+    bench.fault.may_heal.set()
+    await bench.clock.run(bench.nemesis.heal_all())
+    assert [state for _, state, _ in bench.states()] == ["failed", "healed"]
+    assert "the wire is hot" in str(bench.ledger[0].detail["error"])

@@ -320,7 +320,12 @@ SOUND = {
     "tool": ["nft", "ip"],
     "address": ["127.0.0.1", "10.0.0.1"],
 }
-NEEDS = Needs(ports=(8400,), faults=("partition",), clean="raftbed cluster clean --hosts c.toml")
+NEEDS = Needs(
+    ports=(8400,),
+    faults=("partition",),
+    clean="raftbed cluster clean --hosts c.toml",
+    clusters=lambda: {"raftbed mine 0a1b2c3d": "raftbed cluster down --cluster mine"},
+)
 
 
 def problems(**changes: list[str]) -> list[str]:
@@ -336,7 +341,11 @@ def test_a_sound_machine_has_no_problems():
     [
         ({"address": ["127.0.0.1", "192.168.5.9"]}, r"at 10.0.0.1, which is no .* own \(192.168.5.9\)\. .* peer ="),
         ({"taken": ["8400"]}, r"port 8400 is in use there\. .* ss -ltnp"),
-        ({"taken": ["8400"], "node": ["77"]}, r"a node of another run .* \(process 77\)\. .* clean --hosts c\.toml"),
+        ({"taken": ["8400"], "node": ["77"]}, r"a node is running there already \(process 77\)\. .* clean --hosts c"),
+        ({"node": ["77"], "cluster": ["raftbed mine 0a1b2c3d"]},
+         r"a node of the cluster 'raftbed mine 0a1b2c3d' is running .* cluster down --cluster mine$"),
+        ({"node": ["77"], "cluster": ["raftbed theirs 1"]},
+         r"of the cluster 'raftbed theirs 1' is running .*Wait for its run .* raftbed cluster down; .* clean --hosts"),
         ({"fault": ["f01.undo", "raftbed_f01"]}, r"faults of another run .* \(f01.undo, raftbed_f01\)\. .* clean"),
         ({"tool": []}, r"none of nft, iptables and ip.* apt-get install nftables"),
         ({"missing": ["setsid"]}, r"the program setsid is missing\. .* apt-get install util-linux"),

@@ -13,7 +13,7 @@ from tests_machine import ThisMachine
 
 from raftbed.errors import CommandError
 from raftbed.hosts.labs import start_time
-from raftbed.hosts.processes import ProcessEvidence, process_alive, signal_process, start_detached
+from raftbed.hosts.processes import ProcessEvidence, end_processes, process_alive, signal_process, start_detached
 
 
 @pytest.fixture
@@ -139,3 +139,63 @@ async def test_a_detached_process_has_a_clean_environment_and_leads_its_group(ho
     assert "'ADDED'" in said
     assert f"True {tmp_path / 'deep'}" in said
     assert log.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_process_is_found_by_its_pid_file_before_it_has_written_one_itself(host, tmp_path):
+    path = str(tmp_path / "node.pid")
+    started = await start_detached(
+        host, ["sleep", "1000"], environment={}, directory=str(tmp_path), log=str(tmp_path / "log"), pid_file=path
+    )
+    assert await process_alive(host, path) == ProcessEvidence("running", started.pid, started.start)
+    assert (await signal_process(host, path, "KILL")).state == "gone"
+
+
+def in_directory(directory, *words, before=()):
+    """A process in a directory, with words in its command line; it has begun when this returns."""
+    directory.mkdir(exist_ok=True)
+    command = [*before, sys.executable, "-c", "print('here', flush=True); import signal; signal.pause()", *words]
+    process = subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, start_new_session=True)
+    process.stdout.readline()
+    return process
+
+
+@pytest.fixture
+def processes():
+    """Processes to be ended with the test."""
+    found = []
+    yield found
+    for process in found:
+        process.kill()
+        process.communicate()
+
+
+async def test_a_node_that_no_pid_file_names_is_found_in_its_directory(host, tmp_path, processes):
+    run = tmp_path / "run"
+    node = in_directory(run, "--config", f"{run}/node.json")
+    strangers = [
+        in_directory(run, f"{run}/node.json.bak"),  # somebody who looks at it
+        in_directory(tmp_path / "other", "--config", f"{run}/node.json"),
+    ]
+    processes += [node, *strangers]
+    assert (await end_processes(host, f"{run}/node.pid")).reason == "no pid file"
+    assert node.wait(10) == -signal.SIGKILL
+    assert [process.poll() for process in strangers] == [None, None]
+
+
+async def test_a_node_under_which_its_directory_was_made_anew_is_found(host, tmp_path, processes):
+    run = tmp_path / "run"
+    node = in_directory(run, "--config", f"{run}/node.json")
+    processes.append(node)
+    run.rmdir()
+    run.mkdir()
+    await end_processes(host, f"{run}/node.pid")
+    assert node.wait(10) == -signal.SIGKILL
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+async def test_a_node_of_a_container_that_sees_another_directory_by_that_name_is_left_alone(host, tmp_path, processes):
+    run = tmp_path / "run"
+    node = in_directory(run, "--config", f"{run}/node.json", before=["unshare", "--mount"])
+    processes.append(node)
+    await end_processes(host, f"{run}/node.pid")
+    assert node.poll() is None

@@ -23,6 +23,7 @@ _OPERATOR_TIMEOUT = 1.0
 _TRIES = 40  # of an initialization, while the node does not listen yet
 _TRY_AGAIN = 0.025
 _MOST_PATIENCE = 0.03  # seconds after which an impatient client has hung up
+_LEAST_PATIENCE, _MOST_HASTE = 0.001, 0.2  # seconds that a hasty client gives a node
 
 
 class Clients:
@@ -35,13 +36,15 @@ class Clients:
 
     Attributes:
         impatience: owner to the nodes, and the share of attempts at them that are given up early.
-        hung_up: owner to how many were.
+        haste: owner to the nodes, and the share of attempts for which they are given little time.
+        met: owner to how many attempts were the one or the other.
     """
 
     def __init__(self, loop: VirtualLoop, addresses: Mapping[str, str], random: Random) -> None:
         self.loop = loop
         self.impatience: dict[str, tuple[list[str], float]] = {}
-        self.hung_up: dict[str, int] = {}
+        self.haste: dict[str, tuple[list[str], float]] = {}
+        self.met: dict[str, int] = {}
         self._draw = random.random
         self._addresses = addresses
         self._sessions: dict[str, aiohttp.ClientSession] = {}
@@ -81,16 +84,25 @@ class Clients:
         return answer
 
     async def _attempt(self, node: str, request: Request, client: str, serial: int, timeout: float) -> Answer:
-        asking = self._open[node].attempt(node, request, client=client, serial=serial, timeout=timeout)
-        for owner, (nodes, share) in self.impatience.items():
-            if node in nodes and self._draw() < share:
-                self.hung_up[owner] = self.hung_up.get(owner, 0) + 1
-                try:
-                    async with asyncio.timeout(self._draw() * self._draw() * _MOST_PATIENCE):
-                        return await asking
-                except TimeoutError:
-                    return Answer("lost", code="hung-up", message=f"the client did not wait for {node}")
+        patience = timeout
+        for owner in self._meets(self.haste, node):
+            self.met[owner] += 1
+            patience = min(timeout, max(_LEAST_PATIENCE, self._draw() * self._draw() * _MOST_HASTE))
+        asking = self._open[node].attempt(
+            node, request, client=client, serial=serial, timeout=timeout, patience=patience
+        )
+        for owner in self._meets(self.impatience, node):
+            self.met[owner] += 1
+            try:
+                async with asyncio.timeout(self._draw() * self._draw() * _MOST_PATIENCE):
+                    return await asking
+            except TimeoutError:
+                return Answer("lost", code="hung-up", message=f"the client did not wait for {node}")
         return await asking
+
+    def _meets(self, habits: Mapping[str, tuple[list[str], float]], node: str) -> list[str]:
+        """The owners of habits that an attempt at this node is to have."""
+        return [owner for owner, (nodes, share) in habits.items() if node in nodes and self._draw() < share]
 
     def _begin(self, coroutine: Coroutine[Any, Any, Any], then: Callable[[Any], object]) -> None:
         task = self.loop.create_task(coroutine)

@@ -10,17 +10,23 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from raftbed.sim.network import Link
 from raftbed.sim.shell.loop import VirtualLoop
+from raftbed.sim.shell.wiretap import Tap
 from raftbed.sim.timeline import Timeline
 
 _TRIES = 12
-_HIGH_WATER = 64 << 10
 _PATCHY = ((0.6, 0.01), (0.3, 0.2), (0.1, 0.8))  # share of connections, and of their reads that get a part only
+_WINDOWS = ((0.8, 256 << 10), (0.15, 4 << 10), (0.05, 1000))  # share, and bytes on their way that the kernels take
+_HIGH_WATERS = (
+    (0.85, 64 << 10),
+    (0.15, 0),
+)  # share, and bytes that the kernel does not take, beyond which a writer is to wait
+_Number = TypeVar("_Number", int, float)
 _SMALL = 24  # bytes: such a part is mostly smaller than this
 
 
@@ -59,9 +65,14 @@ class Endpoint(asyncio.Transport):
         place: the machine.
         link: towards the other end.
         random: of this connection.
+
+    Attributes:
+        peer: the other end.
+        tap: is told what is written here, and when the other end has read it; or None.
     """
 
     peer: Endpoint
+    tap: Tap | None = None
 
     def __init__(self, network: Carrier, loop: VirtualLoop, place: str, link: Link, random: Random) -> None:
         super().__init__()
@@ -71,12 +82,9 @@ class Endpoint(asyncio.Transport):
         self._loop = loop
         self._link = link
         self._draw = random.random
-        share, self._partial = self._draw(), 0.0
-        for portion, partial in _PATCHY:
-            self._partial = partial
-            if (share := share - portion) < 0:
-                break
-        self._window = 256 << 10 if self._draw() < 0.8 else 4 << 10  # bytes on their way that the kernels take
+        self._partial = _pick(self._draw, _PATCHY)
+        self._window = _pick(self._draw, _WINDOWS)
+        self._high_water = _pick(self._draw, _HIGH_WATERS)
         self._protocol: Any = None
         self._buffer = bytearray()  # that the kernel does not take yet
         self._on_the_way = 0  # bytes that it took, and that the other process has not read
@@ -153,9 +161,11 @@ class Endpoint(asyncio.Transport):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         if self._closing or not data:
             return
+        if self.tap is not None:
+            self.tap.written(bytes(data))
         self._buffer += data
         self._flush()
-        if len(self._buffer) > _HIGH_WATER and not self._writing_paused:
+        if len(self._buffer) > self._high_water and not self._writing_paused:
             self._writing_paused = True
             self._protocol.pause_writing()
 
@@ -203,7 +213,7 @@ class Endpoint(asyncio.Transport):
             self._send(data)
         if self._closing and not self._told and not self._buffer:
             self._end(None)
-        elif self._writing_paused and len(self._buffer) <= _HIGH_WATER // 4 and not self._closing:
+        elif self._writing_paused and len(self._buffer) <= self._high_water // 4 and not self._closing:
             self._writing_paused = False
             self._protocol.resume_writing()
 
@@ -305,6 +315,8 @@ class Endpoint(asyncio.Transport):
                 data = bytes(self._received[:count])
                 del self._received[:count]
                 self.peer._taken(count)
+                if self.peer.tap is not None:
+                    self.peer.tap.read(count)
                 self._protocol.data_received(data)
             elif self._end_received:
                 self._end_received = False
@@ -323,3 +335,12 @@ class Endpoint(asyncio.Transport):
             return size
         most = min(size, _SMALL) if self._draw() < 0.7 else size
         return 1 + int(self._draw() * (most - 1))
+
+
+def _pick(draw: Callable[[], float], shares: Sequence[tuple[float, _Number]]) -> _Number:
+    """One of the values, each in its share of cases."""
+    drawn = draw()
+    for share, value in shares:
+        if (drawn := drawn - share) < 0:
+            return value
+    return shares[-1][1]

@@ -54,14 +54,28 @@ def _hang_up(nemesis: Nemesis, strike: Strike) -> Found:
     share = round(strike.random.uniform(0.2, 0.9), 2)
     clients = _clients(nemesis)
     clients.impatience[strike.step.id] = (strike.targets, share)
-    clients.hung_up[strike.step.id] = 0
+    clients.met[strike.step.id] = 0
     return strike.targets, {"share": share, "mechanism": "simulated"}
 
 
 def _wait_again(nemesis: Nemesis, strike: Strike) -> Mapping[str, Any]:
     clients = _clients(nemesis)
     del clients.impatience[strike.step.id]
-    return {"met": clients.hung_up[strike.step.id]}
+    return {"met": clients.met.pop(strike.step.id)}
+
+
+def _hurry(nemesis: Nemesis, strike: Strike) -> Found:
+    share = round(strike.random.uniform(0.3, 1.0), 2)
+    clients = _clients(nemesis)
+    clients.haste[strike.step.id] = (strike.targets, share)
+    clients.met[strike.step.id] = 0
+    return strike.targets, {"share": share, "mechanism": "simulated"}
+
+
+def _hurry_no_more(nemesis: Nemesis, strike: Strike) -> Mapping[str, Any]:
+    clients = _clients(nemesis)
+    del clients.haste[strike.step.id]
+    return {"met": clients.met.pop(strike.step.id)}
 
 
 def _slow_down(nemesis: Nemesis, strike: Strike) -> Found:
@@ -100,6 +114,7 @@ _TERMINATE = on_machines(_terminate, _stops, "told")
 SHELL_KINDS: Mapping[str, Kind] = {
     "reset": Kind(_reset, _reset_no_more, lambda n, s: {"resets": _streams(n).resets[s.step.id]}),
     "hang-up": Kind(_hang_up, _wait_again, lambda n, s: {"impatient": s.step.id in _clients(n).impatience}),
+    "hasty-clients": Kind(_hurry, _hurry_no_more, lambda n, s: {"hasty": s.step.id in _clients(n).haste}),
     "slow-clients": Kind(_slow_down, _speed_up, lambda n, s: {"links": len(_client_links(n, s))}),
     "terminate": _TERMINATE,
 }

@@ -13,6 +13,7 @@ import msgspec
 
 from raftbed.nodes.__main__ import NodeSettings, run
 from raftbed.nodes.raft import Config, Raft, RaftMetrics, State, Trace
+from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.events import Event
 from raftbed.nodes.storage import DiskLogStore, DiskSnapshots, NodeStorage, StateMachine
 from raftbed.nodes.surroundings import Surroundings
@@ -40,6 +41,7 @@ class SimulatedSurroundings(Surroundings):
         self._node = node
         self._boot = boot
         self.clock = lambda: node.clock.read(node.timeline.now)
+        self.core = node.make_core
 
     def random(self) -> Random:
         """See `Surroundings`."""
@@ -106,6 +108,7 @@ class ShellNode:
         failed_by_disk: the disk of the present process failed because a fault has it so.
         last_words: what the present process logged last, as an error.
         clients: the machine that clients and operators are on.
+        make_core: makes the core of a process.
     """
 
     def __init__(
@@ -141,6 +144,7 @@ class ShellNode:
         self.workers: list[SimulatedWorker] = []
         self.failed_by_disk = False
         self.last_words = ""
+        self.make_core: Callable[..., Core] = Core
         self._settings = NodeSettings(
             id=name,
             cluster=cluster,

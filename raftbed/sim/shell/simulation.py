@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Mapping
 from random import Random
 from typing import Any
@@ -25,10 +27,13 @@ from raftbed.sim.simulation import Simulation
 _POLL = 0.05
 _STOP = 10.0  # seconds that a node has to stop when it is told to
 _SLACK = 60.0
+_CALM = 2.0  # seconds after the last fault in which something may still come of it
+_GARBLED = re.compile(r"A frame of|Not a Raft message|There is no method|does not speak HTTP")
+_GIVEN_UP = "is unreachable: no answer in time"
 
 
 class ShellSimulation(Simulation):
-    """Executes one plan with whole nodes. Parameters are those of `Simulation`; messages are not recorded."""
+    """Executes one plan with whole nodes. Parameters are those of `Simulation`."""
 
     _kinds: Mapping[str, Kind] = {**KINDS, **SHELL_KINDS}
     _streams: Streams
@@ -56,7 +61,7 @@ class ShellSimulation(Simulation):
     # -- what is simulated --------------------------------------------------------------------------------------------
 
     def _make_network(self) -> Network:
-        self._streams = Streams(self.timeline, self.plan.nodes, self.plan.seed)
+        self._streams = Streams(self.timeline, self.plan.nodes, self.plan.seed, self._log_of_messages)
         return self._streams
 
     def _make_nodes(self, cluster: str, segment_size: int) -> Mapping[str, Node]:
@@ -72,7 +77,7 @@ class ShellSimulation(Simulation):
                 name,
                 cluster=cluster,
                 peers=addresses,
-                options=plan.node_options,
+                options=plan.options_of(name),
                 timeline=self.timeline,
                 network=self._streams,
                 seed=plan.seed,
@@ -83,6 +88,8 @@ class ShellSimulation(Simulation):
             )
             for name in plan.nodes
         }
+        for node in self._shells.values():
+            node.make_core = self._rare_points.core_of(node)
         return self._shells
 
     def _connection(self, number: int) -> Connection:
@@ -102,8 +109,8 @@ class ShellSimulation(Simulation):
                 self.recording.event(self.timeline.now, "error", what, node=name, log=what)
         await self._clients.close()
 
-    def _too_many_events(self) -> bool:
-        return False  # the bound on virtual time is enough: nodes wait for their sockets
+    def _bound_events(self) -> None:
+        """The bound on virtual time is enough: nodes wait for their sockets."""
 
     def _no_end(self) -> Exception:
         waiting = self._clients.loop.waiting()
@@ -122,9 +129,31 @@ class ShellSimulation(Simulation):
             node.last_words = record.getMessage()
             if self._is_excused(node):
                 level = "a fault has it that it"  # fails: no finding, and no word that is one
+        elif record.levelno >= logging.WARNING:
+            self._look_at_warning(node, record.getMessage())
         first, *more = text.splitlines()
         self._log(node, f"{level} {first}")
         self.recording.logs[place] += more
+
+    def _look_at_warning(self, node: ShellNode, said: str) -> None:
+        """A node that mends what another one broke hides it well: here, where all is known, it is a finding."""
+        what = ""
+        if _GARBLED.search(said):
+            what = "it was sent what is no message, though connections garble nothing"
+        elif _GIVEN_UP in said and self._is_calm():
+            what = "it had no answer from a peer, though nothing was in the way"
+        if what:
+            self.recording.event(self.timeline.now, "error", f"{node.name}: {what}.", node=node.name, log=said)
+
+    def _is_calm(self) -> bool:
+        """No fault is in force, the last one was over long ago, and nobody was told to stop."""
+        ledger = self.recording.faults
+        if any(node.stopping for node in self._shells.values()):
+            return False
+        if not ledger:
+            return True
+        states = Counter(event.state for event in ledger)
+        return states["injected"] == states["healed"] and self.timeline.now - ledger[-1].time >= _CALM * SECOND
 
     def _asyncio_failed(self, node: ShellNode, context: dict[str, Any]) -> None:
         """What asyncio's own handler would log."""

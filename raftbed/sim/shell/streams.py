@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from raftbed.sim.message_log import MessageLog
 from raftbed.sim.network import Link, Network
 from raftbed.sim.shell.endpoint import Endpoint
 from raftbed.sim.shell.loop import VirtualLoop
+from raftbed.sim.shell.wiretap import Wiretap
 from raftbed.sim.timeline import Timeline
 
 CLIENTS = "clients"
@@ -85,15 +87,17 @@ class Streams(Network):
         timeline: when things arrive.
         nodes: the names of the nodes' machines.
         seed: of everything random here.
+        messages: takes what nodes say to each other, if anyone wants to know.
 
     Attributes:
         resets: owner to how many ends of connections it has reset so far.
     """
 
-    def __init__(self, timeline: Timeline, nodes: Sequence[str], seed: int) -> None:
+    def __init__(self, timeline: Timeline, nodes: Sequence[str], seed: int, messages: MessageLog | None = None) -> None:
         super().__init__(timeline, nodes, seed)
         self.timeline = timeline
         self._seed = seed
+        self._messages = messages
         self._dark: dict[str, None] = {}
         self._listeners: dict[str, Listener] = {}
         self._client_links: dict[tuple[str, str], Link] = {}
@@ -137,6 +141,9 @@ class Streams(Network):
         near = Endpoint(self, loop, here, self.way(here, there), random)
         far = Endpoint(self, listener.loop, there, self.way(there, here), random)
         near.peer, far.peer = far, near
+        if self._messages is not None and CLIENTS not in (here, there):
+            wiretap = Wiretap(self._messages, self.timeline, here, there)
+            near.tap, far.tap = wiretap.requests, wiretap.answers
         self._endpoints.setdefault(here, {})[near] = None
         self._endpoints.setdefault(there, {})[far] = None
         listener.accept(far)
