@@ -71,7 +71,9 @@ def test_each_kind_of_fault_is_injected_proved_and_healed(kind):
     assert results.validity == VALID, broken(results)
 
 
-@pytest.mark.parametrize("kind", ["loss", "duplicate", "delay", "clog", "reset", "hang-up", "hasty-clients", "slow-clients"])
+@pytest.mark.parametrize(
+    "kind", ["loss", "duplicate", "delay", "clog", "reset", "hang-up", "hasty-clients", "slow-clients"]
+)
 def test_faults_of_connections_meet_traffic(kind):
     recording = run(time_limit=3.0, schedule=[step(kind, "leader", 0.5, 2.5)])
     assert recording.faults[-1].detail["met"] > 0
