@@ -363,6 +363,14 @@ def test_what_the_own_disk_lacks_counts_against_the_limit_of_uncommitted_entries
     assert isinstance(write.value, tuple)
 
 
+def test_what_the_own_disk_lacks_counts_in_bytes_too() -> None:
+    cluster, leader, _ = led(max_uncommitted_bytes=1000)
+    writes = [cluster.write(leader, "x" * 400) for _ in range(3)]
+    cluster.run_until(lambda: all(write.done for write in writes))
+    assert all(isinstance(write.value, tuple) for write in writes)
+    assert isinstance(cluster.write(leader, "y").value, Overloaded)
+
+
 def test_what_is_not_committed_counts_too() -> None:
     cluster, leader, others = led(max_uncommitted_entries=10)
     cluster.nodes[leader].stall = 0

@@ -92,6 +92,19 @@ async def alone(storage: GatedStorage) -> Raft:
     return raft
 
 
+async def three(storage: GatedStorage, network: Network) -> Raft:
+    """A leader with two peers, whose disk works from now on."""
+    raft = Raft("n1", Config("test"), network, storage)
+    await raft.initialize({"n1", "n2", "n3"})
+    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
+    while storage.store.get_initial_state().entries == ():
+        await asyncio.sleep(0)  # its peers held the first entry before its own disk did
+    while not storage.begun.empty():
+        storage.begun.get_nowait()
+    storage.gate.clear()
+    return raft
+
+
 async def test_what_comes_while_the_disk_works_is_written_together_and_answered_after_it() -> None:
     storage = GatedStorage()
     raft = await alone(storage)
@@ -106,6 +119,7 @@ async def test_what_comes_while_the_disk_works_is_written_together_and_answered_
     assert (await first).index == 2
     assert [(await other).index for other in others] == list(range(3, 13))
     assert await storage.begun.get() == 10
+    assert [entry.index for entry in storage.applied] == list(range(1, 13)), "each once, in order"
     await raft.shutdown()
 
 
@@ -124,11 +138,8 @@ async def test_reads_do_not_wait_for_a_disk_that_works_on_a_write() -> None:
 
 
 async def test_a_leader_replicates_commits_and_answers_while_its_own_disk_works() -> None:
-    storage, network = GatedStorage(), Agreeing()
-    raft = Raft("n1", Config("test"), network, storage)
-    await raft.initialize({"n1", "n2", "n3"})
-    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
-    storage.gate.clear()
+    storage = GatedStorage()
+    raft = await three(storage, Agreeing())
     first = await raft.begin_write("a quorum of the others holds it")
     second = await raft.begin_write("that came while the disk worked, too")
     assert (first.index, second.index) == (2, 3)
@@ -138,13 +149,8 @@ async def test_a_leader_replicates_commits_and_answers_while_its_own_disk_works(
 
 
 async def test_what_could_depose_a_leader_waits_for_its_disk() -> None:
-    storage, network = GatedStorage(), Agreeing()
-    raft = Raft("n1", Config("test"), network, storage)
-    await raft.initialize({"n1", "n2", "n3"})
-    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
-    while not storage.begun.empty():
-        storage.begun.get_nowait()
-    storage.gate.clear()
+    storage = GatedStorage()
+    raft = await three(storage, Agreeing())
     write = raft.begin_write("x")
     await storage.begun.get()
     term = raft.metrics().current.current_term
@@ -276,17 +282,6 @@ async def test_a_leader_is_heard_while_its_disk_works_until_that_takes_too_long(
     with pytest.raises(LeadershipLost):  # it looks for its quorum, of which it had not heard for too long
         await late
     await raft.shutdown()
-
-
-async def three(storage: GatedStorage, network: Network) -> Raft:
-    """A leader with two peers, whose disk works from now on."""
-    raft = Raft("n1", Config("test"), network, storage)
-    await raft.initialize({"n1", "n2", "n3"})
-    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
-    while storage.store.get_initial_state().entries == ():
-        await asyncio.sleep(0)  # its peers held it first
-    storage.gate.clear()
-    return raft
 
 
 async def test_who_watches_sees_what_a_leader_does_while_its_disk_works() -> None:
