@@ -221,7 +221,7 @@ class Driver:
                 core.step(event, now)
             else:
                 self._inbox.append(event)
-        ready = core.ready_while_writing() if core.goes_on_while_writing else None
+        ready = core.ready_while_writing()
         if ready is not None:
             self._begin(ready)
             self._finish(ready.effects)
@@ -230,7 +230,7 @@ class Driver:
     def _work(self, core: Core) -> None:
         while (ready := core.ready()) is not None:
             self._begin(ready)
-            if ready.independent or not self._writing:
+            if ready.independent:
                 self._finish(ready.effects)
             if self._writing:
                 break
@@ -267,6 +267,8 @@ class Driver:
     def _persisted(self, ready: Ready, error: Exception | None) -> None:
         self._writing = False
         core = self._core
+        if self._ending:
+            return  # for another reason, while the disk worked: nothing may leave any more
         assert core is not None
         if error is not None:
             self._end(_storage_error(error))

@@ -91,11 +91,12 @@ class ReceivedChunk:
 class RaftStorage(Protocol):
     """Keeps log, term, vote and snapshot, and holds the state machine.
 
-    All methods block. Of the first group, those that touch the disk are called one at a time, in a worker thread; those
-    of the state machine one at a time, in the event loop: a leader's entries are applied, and its state captured, while
-    `persist` may be at work on later ones. Those of the second group are called in another worker thread, beside them.
-    Any exception shuts the node down, but for those of `write_snapshot` and `remove_obsolete`: nothing is assumed of a
-    storage that failed.
+    All methods block. Of the first group, those that touch the disk are called one at a time, in a worker thread;
+    those of the state machine one at a time, in the event loop. A leader's entries are applied, and its state
+    captured, whether `persist` is done with them, is at work on them, or has not had them yet: a quorum of others
+    holds them then. So nothing that is applied may outlive a crash, but in a snapshot. Those of the second group
+    are called in another worker thread, beside them. Any exception shuts the node down, but for those of
+    `write_snapshot` and `remove_obsolete`: nothing is assumed of a storage that failed.
     """
 
     def get_initial_state(self) -> StoredState:
@@ -120,7 +121,10 @@ class RaftStorage(Protocol):
         ...
 
     def apply_to_state_machine(self, entries: Sequence[Entry]) -> Sequence[Any]:
-        """Apply committed entries in order; the answers, one for each. Called in the event loop: be quick."""
+        """Apply committed entries in order, and leave them as they are: they are yet to be written, or sent.
+
+        Returns the answers, one for each. Called in the event loop: be quick.
+        """
         ...
 
     def capture_state(self) -> Any:

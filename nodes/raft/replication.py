@@ -78,7 +78,8 @@ class Replication(CoreState):
         self.leader_id = self.id
         self.change_state(State.LEADER)
         first = self.log.last_index + 1
-        self.incoming = None
+        if self.incoming is not None and not self.incoming.busy:  # a piece that is being stored is waited for
+            self.incoming = None
         self.leadership = Leadership({}, first_own_index=first, next_heartbeat=self.now)
         self.streams_follow_membership(next_index=first)
         payload: Payload = Blank() if self.log.last_index else ConfigChange(self.membership)

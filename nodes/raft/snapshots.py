@@ -189,14 +189,14 @@ class Snapshots(Replication):
     def chunk_stored(self, event: ChunkStored) -> None:
         """A piece is stored, or the whole of it turned out to be damaged."""
         snapshot, incoming = event.request.snapshot, self.incoming
-        if incoming is not None and incoming.id == snapshot.id:
-            incoming.busy = False
-            incoming.next_offset = event.next_offset
+        assert incoming is not None and incoming.id == snapshot.id, "one piece at a time is stored"
+        incoming.busy = False
+        incoming.next_offset = event.next_offset
         if not event.complete:
             self.respond(event.token, InstallSnapshotResponse(self.term, event.next_offset))
             return
         self.incoming = None
-        if snapshot.index > self.commit_index:
+        if snapshot.index > self.commit_index and self.leadership is None:  # a leader's log has all of it
             self.install(snapshot)
         self.respond(event.token, InstallSnapshotResponse(self.term, snapshot.size, installed=True))
 

@@ -13,6 +13,8 @@ beside it (`Ready.independent`); and while the disk works, a leader takes what c
   commit it. If this leader is then deposed or dies, the entry is as safe as any committed one: whoever is elected next
   has it.
 - Acknowledgements commit, apply and answer. A write need not wait for the write of the batch behind it.
+- What is applied may be in a snapshot before it is in the log on disk. The log is then begun anew after the snapshot:
+  by the write that compacts it, or, if the node dies before that, when it starts.
 - Reads are confirmed in rounds as ever: they ask what a quorum says, never the disk.
 
 Everything else waits for the disk as it does anywhere, in the order in which it came: above all, whatever could depose

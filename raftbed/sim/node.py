@@ -182,10 +182,10 @@ class SimulatedNode:
         if self._written_while_paused:
             self._written_while_paused = False
             self._written(self.boot)
-        elif self._writing is not None and self._core is not None:
-            self._set_timer(self._core)
         else:
             self._round()
+            if self._writing is not None and self._core is not None:
+                self._set_timer(self._core)
 
     def set_disk(self, *, full: bool, broken: bool) -> None:
         """The disk is full, or broken, or well again."""
@@ -335,11 +335,9 @@ class SimulatedNode:
             core.step(Durable(), self.clock.read(self.timeline.now))
             if not ready.independent:
                 self._finish(ready)
-            self._work(core)
-            if self._core is core and not self.writing and self._inbox:
-                self._round()
         except Exception as error:  # as in `start`
             self._end(error)
+        self._round()  # what waited for the disk comes before the next write, else a busy leader would never hear of it
 
     def _finish(self, ready: Ready) -> None:
         for effect in ready.effects:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import test_elections
+import test_keep_alive
 import test_membership
 import test_reads
 import test_replication
@@ -89,6 +90,12 @@ def heartbeats_succeed_unverified(self: Core, token: Any, request: AppendEntries
 
 def commit_what_the_leader_says(self: Core, leader_commit: int, verified: int) -> None:
     self.advance_commit(min(leader_commit, self.log.last_index))
+
+
+def take_heard_heartbeats_unverified(self: Core) -> None:
+    request, self.heard = self.heard, None
+    if request is not None:
+        self.advance_commit(min(request.leader_commit, self.log.last_index))
 
 
 # -- append truncates matching suffixes; prev_log_index == 0 skips the check ------------------------------------------
@@ -177,6 +184,12 @@ DEFECTS = {
         "advance_commit_as_follower",
         commit_what_the_leader_says,
         test_replication.test_commit_index_never_exceeds_what_is_verified,
+    ),
+    "heartbeats that came while the disk worked are taken unverified": Defect(
+        Core,
+        "learn_from_heard",
+        take_heard_heartbeats_unverified,
+        lambda: test_keep_alive.test_what_a_heartbeat_calls_committed_is_verified_when_the_disk_is_done((2, 2), 2),
     ),
     "append truncates matching suffixes": Defect(
         Core,

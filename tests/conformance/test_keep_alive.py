@@ -212,6 +212,25 @@ def test_a_keep_alive_says_nothing_of_entries_that_are_not_synced() -> None:
     assert Respond("beat", AppendEntriesResponse(2, success=True, verified_index=3)) in ready.effects
 
 
+@pytest.mark.parametrize(
+    ("previous", "committed"),
+    [
+        ((2, 2), 2),  # of entry 3 it is not known that the leader has it, too
+        ((3, 1), 1),  # another entry
+        ((4, 2), 1),  # one that the log lacks
+        ((0, 0), 1),
+    ],
+)
+def test_what_a_heartbeat_calls_committed_is_verified_when_the_disk_is_done(
+    previous: tuple[int, int], committed: int
+) -> None:
+    core = follower()
+    writing_entry(core)
+    assert core.hear(beat(previous=previous, commit=4), 10 * MS) is not None
+    core.step(Durable(), 20 * MS)
+    assert core.commit_index == committed
+
+
 def test_a_heartbeat_counts_as_heard_while_the_disk_works() -> None:
     core = follower()
     writing_entry(core)

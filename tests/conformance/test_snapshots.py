@@ -19,23 +19,33 @@ from raftbed.nodes.raft import (
     Rate,
     SnapshotError,
     SnapshotMeta,
+    State,
 )
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.events import (
     AbortSnapshot,
+    Answered,
     ChunkStored,
     Compact,
     Durable,
+    Elect,
     Ready,
     Received,
     Respond,
     Restore,
+    Send,
     SnapshotTaken,
     StoreChunk,
     TakeSnapshot,
 )
 from raftbed.nodes.raft.log import Log
-from raftbed.nodes.raft.messages import InstallSnapshotRequest, InstallSnapshotResponse, LogBase
+from raftbed.nodes.raft.messages import (
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    LogBase,
+    VoteRequest,
+    VoteResponse,
+)
 
 THREE = MembershipConfig(("n1", "n2", "n3"))
 FOUR = MembershipConfig(("n1", "n2", "n3", "n4"))
@@ -225,6 +235,42 @@ def test_snapshot_stale_is_refused():
     assert answer(ready).installed, "the leader need not send more of it"
     assert not wanted(ready, StoreChunk)
     assert (core.last_applied, core.log.last_index) == (8, 10)
+
+
+def leads_while_storing(meta: SnapshotMeta) -> tuple[Core, StoreChunk]:
+    """A node that is elected while the last piece of a snapshot is being stored; with what is being stored."""
+    core = follower(*[1] * 10)
+    (store,) = wanted(offer(core, meta, term=1), StoreChunk)
+    core.step(Elect(), 0)
+    settle(core)
+    asked = VoteRequest(2, "n2", 10, 1)
+    core.step(Answered(Send("n3", "vote", asked, 0, 0), VoteResponse(2, vote_granted=True)), 0)
+    settle(core)
+    assert core.state is State.LEADER
+    return core, store
+
+
+def test_snapshot_that_is_complete_when_its_receiver_leads_is_not_installed():
+    """All that it includes is committed, so the leader's log has it; to install it would be to step down."""
+    meta = snapshot(6, 1)
+    core, store = leads_while_storing(meta)
+    core.step(ChunkStored(store.token, store.request, meta.size, complete=True), 0)
+    ready = settle(core)
+    assert core.state is State.LEADER
+    assert not wanted(ready, Restore)
+    assert core.log.last_index == 11
+
+
+def test_snapshot_is_not_begun_while_a_piece_of_another_is_stored_though_the_node_led_meanwhile():
+    """Else the file of the one would be written over before it is installed, and the other installed in its place."""
+    meta, other = snapshot(6, 1), snapshot(12, 3)
+    core, store = leads_while_storing(meta)
+    ready = offer(core, other, size=5)  # by a leader that deposes it
+    assert core.state is State.FOLLOWER
+    assert answer(ready) == InstallSnapshotResponse(9, 0)
+    core.step(ChunkStored(store.token, store.request, meta.size, complete=True), 0)
+    settle(core)
+    assert wanted(offer(core, other, size=5), StoreChunk)
 
 
 def test_snapshot_that_became_stale_while_it_came_in_is_refused():

@@ -11,6 +11,8 @@ from raftbed import bugs, suite
 from raftbed.faults.shapes import MOMENT_SHAPES
 from raftbed.model import INVALID, VALID
 from raftbed.nodes.raft import AppendEntriesResponse
+from raftbed.nodes.raft.config import MILLISECOND
+from raftbed.nodes.raft.events import ClientWrite, TransferLeadership
 from raftbed.schedule import SIMULATED_SHAPES
 from raftbed.sim.child import simulate
 from raftbed.sim.faults import KINDS
@@ -103,6 +105,37 @@ def test_a_slow_disk_alone_is_no_reason_for_an_election(slow):
 def test_a_leader_whose_disk_hangs_is_replaced():
     """Its syncs take 1.5 s, and `disk_stall_timeouts` lets it be heard for 1.2 s."""
     assert len(leaders_with_slow_disks(100_000.0, lambda state: state == "leader")) > 1
+
+
+def test_a_leader_whose_disk_always_works_hears_what_waits_for_it():
+    """Else nobody could depose a leader for as long as clients write to it."""
+    simulation = Simulation(plan_of(time_limit=4.0, schedule=[]))
+    timeline, answered = simulation.timeline, {}
+
+    class Asking:
+        def __init__(self, what):
+            self.what = what
+
+        def answer(self, node, value):
+            answered[self.what] = timeline.now
+
+        def reset(self, node):
+            pass
+
+    def write(leader, number):
+        command = {"op": "put", "key": "busy", "value": number}
+        leader.take(ClientWrite(Asking(number), command))
+
+    def press():
+        (leader,) = (node for node in simulation.nodes.values() if node.metrics().state == "leader")
+        leader.slow_disk["test"] = 20.0  # 4 to 24 ms
+        for number in range(1000):
+            timeline.after(number * MILLISECOND, write, leader, number)
+        timeline.after(100 * MILLISECOND, leader.take, TransferLeadership(Asking("transfer")))
+
+    timeline.at(2 * 10**9, press)
+    simulation.run()
+    assert answered["transfer"] < 2.5 * 10**9
 
 
 def test_nodes_leave_the_cluster_and_come_back():

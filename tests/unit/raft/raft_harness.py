@@ -1,9 +1,9 @@
 """Several Raft cores, a network and disks, in virtual time: the same seed gives the same story.
 
 The harness is a second driver of the core, beside `raftbed.nodes.raft.api`: it treats a `Ready` the same way (early
-messages, then the disk, then the effects) and takes in nothing but heartbeats while the disk works. It judges all the
-while: every trace and every applied entry goes through `Invariants`, which asserts the properties of figure 3 of the
-Raft paper.
+messages, then the disk, then the effects), and while the disk works takes in heartbeats and what a leader goes on with.
+It judges all the while: every trace and every applied entry goes through `Invariants`, which asserts the properties of
+figure 3 of the Raft paper.
 """
 
 from __future__ import annotations
@@ -103,6 +103,11 @@ class Node:
 
     def crash(self) -> None:
         """Lose everything that is not on disk; of a write under way, any part that a power failure may leave."""
+        core, disk = self.core, self.disk
+        if core is not None and core.leadership is not None and core.commit_index > core.durable_index:
+            self.cluster.reached.add("a leader dies that has committed what its disk lacks")
+        if disk.snapshot is not None and disk.snapshot.index > disk.base.index + len(disk.entries):
+            self.cluster.reached.add("a node dies whose snapshot is beyond its log on disk")
         if self.writing is not None:
             kept = self.cluster.random.choice(["nothing", "beginning", "all"])
             if kept == "beginning":
@@ -155,16 +160,35 @@ class Node:
                 core.step(event, self.cluster.now)
             else:
                 self.inbox.append(event)
+                if isinstance(event, Received) and event.request.term > core.term:
+                    self.cluster.reached.add("who deposes a leader waits for its disk")
         ready = core.ready_while_writing()
         if ready is not None:
+            self.note_reached(core, ready)
             for trace in ready.traces:
                 self.cluster.invariants.see(core, trace)
             for message in ready.early:
                 self.cluster.carry(self, message)
             self.do(ready.effects)
 
+    def note_reached(self, core: Core, ready: Ready) -> None:
+        assert self.writing is not None
+        reached = self.cluster.reached
+        for effect in ready.effects:
+            if isinstance(effect, Apply) and effect.entries[-1].index > core.durable_index:
+                reached.add("a leader applies what its disk lacks")
+            if isinstance(effect, TakeSnapshot) and effect.snapshot.index > core.durable_index:
+                reached.add("a snapshot is taken of what the disk lacks")
+            if isinstance(effect, Apply) and self.writing.compact_to is not None:
+                reached.add("a leader commits while its log is compacted")
+            if isinstance(effect, Apply) and core.membership.is_joint:
+                reached.add("a leader commits in a joint membership while its disk works")
+
     def write(self, ready: Ready) -> None:
         self.writing = ready.persist
+        base = ready.persist.compact_to if ready.persist is not None else None
+        if base is not None and ready.independent and self.core is not None and base.index > self.core.durable_index:
+            self.cluster.reached.add("a leader's log is compacted beyond its end on disk")
         boot = self.boot
         time = self.cluster.disk_delay() if self.stall is None else self.stall
         self.cluster.after(time, lambda: self.written(boot, () if ready.independent else ready.effects))
@@ -281,6 +305,7 @@ class Cluster:
         self.delay = (1 * MS, 2 * MS)
         self.disk_time = (MS // 10, MS // 5)
         self.sent: list[tuple[str, Send]] = []
+        self.reached: set[str] = set()  # situations that are rare, and that stories are to come to
         self.nodes = {f"n{number}": Node(self, f"n{number}") for number in range(1, size + spare + 1)}
         self.founders = tuple(self.nodes)[:size]
         for node in self.nodes.values():

@@ -92,6 +92,19 @@ async def alone(storage: GatedStorage) -> Raft:
     return raft
 
 
+async def three(storage: GatedStorage, network: Network) -> Raft:
+    """A leader with two peers, whose disk works from now on."""
+    raft = Raft("n1", Config("test"), network, storage)
+    await raft.initialize({"n1", "n2", "n3"})
+    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
+    while storage.store.get_initial_state().entries == ():
+        await asyncio.sleep(0)  # its peers held the first entry before its own disk did
+    while not storage.begun.empty():
+        storage.begun.get_nowait()
+    storage.gate.clear()
+    return raft
+
+
 async def test_what_comes_while_the_disk_works_is_written_together_and_answered_after_it() -> None:
     storage = GatedStorage()
     raft = await alone(storage)
@@ -106,6 +119,7 @@ async def test_what_comes_while_the_disk_works_is_written_together_and_answered_
     assert (await first).index == 2
     assert [(await other).index for other in others] == list(range(3, 13))
     assert await storage.begun.get() == 10
+    assert [entry.index for entry in storage.applied] == list(range(1, 13)), "each once, in order"
     await raft.shutdown()
 
 
@@ -124,11 +138,8 @@ async def test_reads_do_not_wait_for_a_disk_that_works_on_a_write() -> None:
 
 
 async def test_a_leader_replicates_commits_and_answers_while_its_own_disk_works() -> None:
-    storage, network = GatedStorage(), Agreeing()
-    raft = Raft("n1", Config("test"), network, storage)
-    await raft.initialize({"n1", "n2", "n3"})
-    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
-    storage.gate.clear()
+    storage = GatedStorage()
+    raft = await three(storage, Agreeing())
     first = await raft.begin_write("a quorum of the others holds it")
     second = await raft.begin_write("that came while the disk worked, too")
     assert (first.index, second.index) == (2, 3)
@@ -138,13 +149,8 @@ async def test_a_leader_replicates_commits_and_answers_while_its_own_disk_works(
 
 
 async def test_what_could_depose_a_leader_waits_for_its_disk() -> None:
-    storage, network = GatedStorage(), Agreeing()
-    raft = Raft("n1", Config("test"), network, storage)
-    await raft.initialize({"n1", "n2", "n3"})
-    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
-    while not storage.begun.empty():
-        storage.begun.get_nowait()
-    storage.gate.clear()
+    storage = GatedStorage()
+    raft = await three(storage, Agreeing())
     write = raft.begin_write("x")
     await storage.begun.get()
     term = raft.metrics().current.current_term
@@ -234,11 +240,15 @@ async def test_a_pending_message_does_not_outlive_the_node() -> None:
 
 
 class Agreeing(Network):
-    """Its peers grant every vote and hold everything that they are sent."""
+    """Its peers grant every vote and hold everything that they are sent, until it no longer `agrees`."""
+
+    agrees = True
 
     def _send(self, method: str, rpc: Any) -> asyncio.Future[Any]:
         answer = super()._send(method, rpc)
-        if isinstance(rpc, VoteRequest):
+        if not self.agrees:
+            pass
+        elif isinstance(rpc, VoteRequest):
             term = rpc.term - (method == "pre_vote")  # a promise adopts no term
             answer.set_result(VoteResponse(term, vote_granted=True))
         else:
@@ -272,6 +282,88 @@ async def test_a_leader_is_heard_while_its_disk_works_until_that_takes_too_long(
     with pytest.raises(LeadershipLost):  # it looks for its quorum, of which it had not heard for too long
         await late
     await raft.shutdown()
+
+
+async def test_who_watches_sees_what_a_leader_does_while_its_disk_works() -> None:
+    storage = GatedStorage()
+    raft = await three(storage, Agreeing())
+    seen = asyncio.ensure_future(raft.metrics().wait_for(lambda metrics: metrics.last_applied == 2))
+    await asyncio.sleep(0)
+    raft.begin_write("x")
+    assert (await asyncio.wait_for(seen, 10)).commit_index == 2
+    storage.gate.set()
+    await raft.shutdown()
+
+
+async def test_a_disk_that_fails_takes_back_nothing_that_was_acknowledged() -> None:
+    storage, network = GatedStorage(), Agreeing()
+    raft = await three(storage, network)
+    acknowledged = await raft.begin_write("the others hold it")
+    network.agrees = False
+    unknown = raft.begin_write("nobody says so")
+    await asyncio.sleep(0)
+
+    def fail(*_: Any) -> None:
+        raise OSError("Input/output error")
+
+    storage.store.persist = fail  # type: ignore[method-assign]
+    storage.gate.set()
+    with pytest.raises(RaftStorageError, match="Input/output error"):
+        await raft.wait_closed()
+    assert acknowledged.index == 2
+    with pytest.raises(LeadershipLost):
+        await unknown
+
+
+async def test_a_state_machine_that_fails_while_the_disk_works_ends_the_node() -> None:
+    storage = GatedStorage()
+    raft = await three(storage, Agreeing())
+
+    def fail(entries: Sequence[Entry]) -> Sequence[Any]:
+        raise ValueError("no such key")
+
+    storage.apply_to_state_machine = fail  # type: ignore[method-assign]
+    write = raft.begin_write("x")
+    with pytest.raises((ShuttingDown, LeadershipLost)):
+        await write
+    storage.gate.set()
+    with pytest.raises(RaftStorageError, match="no such key"):
+        await raft.wait_closed()
+
+
+async def test_a_node_that_is_to_end_after_a_write_takes_nothing_more() -> None:
+    storage, network = GatedStorage(), Agreeing()
+    raft = await three(storage, network)
+    network.agrees = False
+    write = raft.begin_write("x")
+    while not network.answers or network.answers[-1].done():
+        await asyncio.sleep(0)
+    ending = asyncio.ensure_future(raft.shutdown())
+    await asyncio.sleep(0)
+    for answer in network.answers:
+        if not answer.done():
+            answer.set_result(AppendEntriesResponse(1, success=True, verified_index=2))
+    await asyncio.sleep(0.01)
+    assert not write.done()
+    storage.gate.set()
+    await ending
+    with pytest.raises((ShuttingDown, LeadershipLost)):  # fate unknown
+        await write
+
+
+async def test_nothing_leaves_of_a_node_that_ended_while_its_disk_worked() -> None:
+    storage, network = GatedStorage(), Network()
+    raft = Raft("n1", Config("test", pre_vote=False), network, storage)
+    storage.gate.clear()
+    standing = asyncio.ensure_future(raft.initialize({"n1", "n2"}))
+    await storage.begun.get()  # its vote for itself: it is on disk before anyone is asked for theirs
+    raft._driver._snapshots._fail(RaftStorageError("a snapshot could not be received"))
+    storage.gate.set()
+    with pytest.raises(RaftStorageError, match="could not be received"):
+        await raft.wait_closed()
+    with pytest.raises(ShuttingDown):
+        await standing
+    assert network.sent.empty()
 
 
 async def test_a_follower_answers_heartbeats_while_its_disk_works_and_takes_entries_after_it() -> None:

@@ -15,7 +15,8 @@ from raft_harness import MS, Cluster, Outcome
 from raftbed.nodes.raft import LogsSinceLast, Normal
 
 
-def story(seed: int) -> None:
+def story(seed: int, *, busy: bool = False) -> Cluster:
+    """Tell it; `busy`: the network is fast, many write to the leader, and its disk is slow, those of others are not."""
     random = Random(seed)
     size = random.choice([1, 2, 3, 3, 4, 5, 5])
     cluster = Cluster(
@@ -32,6 +33,8 @@ def story(seed: int) -> None:
         replication_lag_threshold=random.choice([1, 20, 1000]),
         read_mode=random.choice(["read-index", "read-index", "lease"]),
         spare=random.choice([0, 0, 1, 2]),
+        disk_stall_timeouts=random.choice([0, 1, 4, 4, 4]) if busy else 4,
+        max_uncommitted_entries=random.choice([5, 20_000, 20_000]) if busy else 20_000,
     )
     cluster.delay = (MS // 2, random.choice([2, 20, 120]) * MS)
     cluster.disk_time = (MS // 10, random.choice([1, 30]) * MS)
@@ -40,6 +43,10 @@ def story(seed: int) -> None:
     names = list(cluster.nodes)
     writes: dict[str, Outcome] = {}
     reads: list[Outcome] = []
+    if busy:
+        cluster.delay = (MS // 10, random.choice([1, 5]) * MS)
+        cluster.disk_time = (MS // 10, MS // 2)
+        cluster.loss = random.choice([0, 0, 0.05])
     for step in range(100):
         trouble(cluster, random, names)
         operate(cluster, random, names)
@@ -47,6 +54,8 @@ def story(seed: int) -> None:
             if cluster.nodes[name].core is not None and random.random() < 0.7:
                 writes[f"{step}-{name}"] = cluster.write(name, f"{step}-{name}")
                 reads.append(cluster.read(name))
+        if busy:
+            press(cluster, random, str(step), writes, reads)
         cluster.run(random.choice([1, 10, 60, 200]))
     recover(cluster, names)
     for read in reads:
@@ -56,6 +65,21 @@ def story(seed: int) -> None:
     acknowledged = [data for data, outcome in writes.items() if outcome.done and isinstance(outcome.value, tuple)]
     assert not set(acknowledged) - set(final), "an acknowledged write is lost"
     assert len(final) == len(set(final)), "a write was appended twice"
+    return cluster
+
+
+def press(cluster: Cluster, random: Random, prefix: str, writes: dict[str, Outcome], reads: list[Outcome]) -> None:
+    """Many ask the leader, one after the other; its disk is slow, for as long as it leads."""
+    leader = cluster.leader()
+    slow = [random.randint(MS // 10, 30 * MS), random.randint(MS // 10, 30 * MS), 300 * MS, 2_000 * MS]
+    for name, node in cluster.nodes.items():
+        node.stall = random.choice(slow) if name == leader else None
+    for number in range(random.choice([0, 5, 20])):
+        if leader is None or cluster.nodes[leader].core is None:
+            break
+        writes[f"{prefix}-{number}"] = cluster.write(leader, f"{prefix}-{number}")
+        reads.append(cluster.read(leader))
+        cluster.run(random.choice([0, 0.5, 3]))
 
 
 def trouble(cluster: Cluster, random: Random, names: list[str]) -> None:
@@ -103,6 +127,8 @@ def recover(cluster: Cluster, names: list[str]) -> None:
     cluster.loss = 0
     cluster.delay = (MS // 2, MS)
     cluster.disk_time = (MS // 10, MS // 5)
+    for node in cluster.nodes.values():
+        node.stall = None
     for name in names:
         if cluster.nodes[name].core is None:
             cluster.nodes[name].start()
@@ -134,6 +160,26 @@ def test_random_stories(block: int) -> None:
         except BaseException as error:
             error.add_note(f"seed {seed}: reproduce with story({seed})")
             raise
+
+
+def test_random_stories_of_busy_leaders_with_slow_disks() -> None:
+    reached: set[str] = set()
+    for seed in range(40):
+        try:
+            reached |= story(seed, busy=True).reached
+        except BaseException as error:
+            error.add_note(f"seed {seed}: reproduce with story({seed}, busy=True)")
+            raise
+    assert reached == {
+        "a leader applies what its disk lacks",
+        "a leader dies that has committed what its disk lacks",
+        "a leader commits in a joint membership while its disk works",
+        "a leader commits while its log is compacted",
+        "a leader's log is compacted beyond its end on disk",
+        "a node dies whose snapshot is beyond its log on disk",
+        "a snapshot is taken of what the disk lacks",
+        "who deposes a leader waits for its disk",
+    }
 
 
 def test_a_story_repeats() -> None:
