@@ -227,7 +227,8 @@ class Replication(CoreState):
             progress.agreed(response.verified_index)
             if progress.match_index != before:  # else a quorum holds what it held
                 self.advance_commit_as_leader()
-            if progress.leaving and request.leader_commit >= self.log.membership_index <= progress.match_index:
+            committed_there = min(request.leader_commit, response.verified_index)  # as far as its answer shows
+            if progress.leaving and committed_there >= self.log.membership_index:
                 del leadership.progress[sent.to]  # it knows that it is no member any more
         elif response.conflict is not None and request.prev_log_index >= progress.match_index:
             progress.probe_from(self.next_after_conflict(request.prev_log_index, response.conflict))

@@ -351,6 +351,20 @@ def test_stepdown_removed_leader():
     assert (cluster.core(successor).term, cluster.core("n1").state) == (term, State.NON_VOTER), "left in peace"
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_removed_voters_are_told_whatever_overtakes_what(seed):
+    """A heartbeat that names an earlier entry tells nobody that a later one is committed, though it says so."""
+    cluster = Cluster(5, seed=seed, heartbeat_interval=2, election_timeout_min=400, election_timeout_max=500)
+    leader = cluster.run_until(cluster.settled)
+    cluster.run_until(cluster.together)
+    cluster.delay = (MS // 2, 8 * MS)
+    stay = [leader, *[name for name in cluster.nodes if name != leader][:2]]
+    assert done(cluster, cluster.change(leader, *stay)) is None
+    cluster.run(150)  # less than it takes to stand for election
+    removed = [core for name in cluster.nodes if name not in stay and (core := cluster.core(name))]
+    assert {core.state for core in removed} == {State.NON_VOTER}
+
+
 def test_a_removed_voter_is_a_non_voter_after_a_restart_too():
     """Its log says that it was a voter once, and nobody tells it any more what is committed."""
     cluster = Cluster(3)

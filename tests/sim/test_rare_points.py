@@ -21,7 +21,7 @@ class Named:
 
 @pytest.mark.parametrize("point", swarm.POINTS)
 def test_each_point_is_taken_and_harmless(point):
-    plan = plan_of(time_limit=2.5, schedule=LAGGING, rare_points={point: OFTEN[point]})
+    plan = plan_of(time_limit=2.5, schedule=LAGGING, rate=110.0, rare_points={point: OFTEN[point]})
     recording = Simulation(plan).run()
     assert recording.counts[f"{RARE}{point}"] > 0
     results = judged(recording)

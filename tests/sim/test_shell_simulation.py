@@ -132,8 +132,9 @@ def test_the_command_leaves_an_ordinary_run_directory(tmp_path, capsys):
     assert kept["plan"]["hosts"] == "simulated-real-nodes"
     assert "--real-nodes" in kept["manifest"]["command"]
     assert command(["check", said["run"]]) == 0
+    capsys.readouterr()
     assert command(["replay", f"{said['run']}/plan.json", "--store", str(tmp_path), "--json"]) == 0
-    replayed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    replayed = json.loads(capsys.readouterr().out)
     assert (Path(replayed["run"]) / "messages.jsonl").stat().st_size
     assert "Messages between the nodes, step by step" in Path(replayed["report"]).read_text()
 
