@@ -21,6 +21,7 @@ from raftbed.stories import make_story
 
 _NOT_BY_CLIENTS = ("raft-invariants", "message-storm", "synced-before-sent", "node-health")
 _BEST_WITNESSES = ("linearizable", "liveness", "availability")
+_RATE = 110.0  # operations per second of a scenario that does not say otherwise
 _MOST_SEEDS = 1_000_000
 
 
@@ -153,6 +154,7 @@ def settings_of(
         node_options={**bug.node_options, **scenario.node_options},
         own_options={},  # a scenario says what a bug needs
         rare_points={},
+        rate=_RATE,
     )
     changes = {**scenario.settings, **({"time_limit": time_limit} if time_limit else {})}
     settings = planning.override(settings, **changes)
