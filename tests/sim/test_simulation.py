@@ -10,7 +10,7 @@ from sim_support import broken, judged, plan_of, step
 from raftbed import bugs, suite
 from raftbed.faults.shapes import MOMENT_SHAPES
 from raftbed.model import INVALID, VALID
-from raftbed.nodes.raft import AppendEntriesResponse
+from raftbed.nodes.raft import AppendEntriesResponse, VoteResponse
 from raftbed.nodes.raft.config import MILLISECOND
 from raftbed.nodes.raft.events import ClientWrite, TransferLeadership
 from raftbed.schedule import SIMULATED_SHAPES
@@ -67,10 +67,17 @@ def test_no_answer_leaves_before_what_it_promises_is_synced():
     class Audited(Simulation):
         def answered(self, node, message, sender, response):
             answers.append(message)
-            if node.writing:  # the only answer that does not wait promises nothing but what is on disk: the term
-                keep_alives.append(message)
-                assert response == AppendEntriesResponse(node._core.durable_hard_state.current_term, success=False)
-                assert message.request.entries == ()
+            if node.writing:  # what does not wait promises nothing but what is on disk: the term
+                term = node._core.durable_hard_state.current_term
+                if node._core.leadership is not None:  # a leader refuses
+                    assert response in (
+                        AppendEntriesResponse(term, success=False),
+                        VoteResponse(term, vote_granted=False),
+                    )
+                else:
+                    keep_alives.append(message)
+                    assert response == AppendEntriesResponse(term, success=False)
+                    assert message.request.entries == ()
             else:
                 assert not node.disk.unsynced
 
