@@ -336,3 +336,14 @@ def test_a_peer_that_was_away_at_the_election_is_not_sent_what_it_has():
     cluster.nodes[away].start()
     cluster.run_until(lambda: cluster.core(away).log.last_index == cluster.core(third).log.last_index)
     assert [request.entries[0].index for request in appends(cluster, third, away)] == [102]
+
+
+def test_a_stream_that_looks_for_agreement_has_one_message_on_its_way() -> None:
+    cluster = Cluster(3)
+    leader = cluster.run_until(cluster.settled)
+    cluster.run_until(cluster.together)
+    stream = next(iter(cluster.core(leader).leadership.progress.values()))
+    stream.probe_from(stream.match_index + 1)
+    cluster.write(leader, "x")
+    assert stream.probing
+    assert len(stream.inflight) == 1

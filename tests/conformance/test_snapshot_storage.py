@@ -215,6 +215,30 @@ def test_pieces_that_do_not_follow_are_not_taken(reopen):
     assert storage.receive_snapshot(snapshot, 5, b"abc", False).next_offset == 0, "begin again"
 
 
+def test_pieces_of_another_snapshot_are_not_taken(reopen):
+    storage, _ = reopen()
+    storage.get_initial_state()
+    assert storage.receive_snapshot(meta(5), 0, b"piece", done=False).next_offset == 5
+    assert storage.receive_snapshot(meta(6), 5, b"another", done=False).next_offset == 0
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_snapshot_of_what_the_log_lacks(reopen, dies):
+    """A leader applies what a quorum of others holds, and may take a snapshot of it before its own disk is done."""
+    storage, machine = reopen()
+    storage.get_initial_state()
+    storage.persist(HardState(1, "n1"), None, entries(1, 5))
+    storage.apply_to_state_machine(entries(1, 10))
+    assert storage.write_snapshot(meta(10), storage.capture_state(), lambda: False) is not None
+    if not dies:
+        storage.persist(None, None, entries(11, 12), compact_to=Log(entries(1, 10)).base_at(10))
+    storage, again = reopen()
+    state = storage.get_initial_state()
+    assert (state.hard_state, state.base.index) == (HardState(1, "n1"), 10)
+    assert state.entries == (() if dies else entries(11, 12))
+    assert again.commands == machine.commands == list(range(2, 11))
+
+
 def test_nothing_is_left_of_a_snapshot_that_was_cancelled(reopen):
     storage, _ = reopen()
     storage.get_initial_state()

@@ -132,6 +132,16 @@ def test_before_the_disk_is_done_each_peer_has_one_message_and_after_it_many_may
     assert len(progress.inflight) == 4
 
 
+def test_bytes_on_their_way_to_a_peer_are_limited() -> None:
+    cluster, leader, (other, _) = led(max_payload_entries=1, max_inflight_bytes=600)
+    progress = cluster.core(leader).leadership.progress[other]
+    for _ in range(4):
+        cluster.write(leader, "x" * 400)
+    cluster.nodes[leader].stall = None
+    cluster.nodes[leader].written(cluster.nodes[leader].boot, ())
+    assert len(progress.inflight) == 2  # with the second it is too much
+
+
 def test_a_piece_of_a_snapshot_follows_the_other() -> None:
     cluster, leader, (behind, _) = led(snapshot_max_chunk_size=10, trailing_logs=0, snapshot_policy=None)
     node = cluster.nodes[leader]
