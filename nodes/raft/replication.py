@@ -115,9 +115,11 @@ class Replication(CoreState):
         reached: set[NodeId] = set()
         if self.leadership is None:
             return reached
-        last = self.log.last_index
+        last, writing = self.log.last_index, self.writing_since is not None
         for peer, progress in self.leadership.progress.items():
-            if progress.next_index <= last and not progress.unreachable and self.needs_snapshot(progress):
+            if progress.next_index > last or progress.unreachable or (writing and progress.inflight):
+                continue  # it has everything, or has no room
+            if self.needs_snapshot(progress):
                 if self.send_snapshot(peer, progress):
                     reached.add(peer)
                 continue
