@@ -102,6 +102,8 @@ def test_answers_do_not_wait_for_the_disk(monkeypatch):
             arguments = (persist.hard_state, persist.truncate_from, persist.entries)
             self._disk.call(write, arguments, lambda _, error: self._end(error) if error else None)
             self._core.step(driver.Durable(), self._clock())
+            if not ready.independent:
+                self._finish(ready.effects)
 
     monkeypatch.setattr(driver.Driver, "_begin", begin)
     assert is_found("raft-invariants", "slow-disk", "kill", time_limit=6.0)
