@@ -1,11 +1,10 @@
 """How much is simulated in a second of a processor. Prints a table; run it as `python benchmarks/simulation.py`.
 
 "chaos-test" is what a campaign does for each seed: make the plan, simulate ten seconds of five nodes under every fault,
-run all checks. "saturated" is four seconds of the same with clients that never pause: on 100 keys, because a client whose
-compare-and-set fails waits a while, and of 100 clients on 8 keys half do so at any time. A seed's operations are the
-acknowledged ones.
-Times are of the processor, of this process alone; of several rounds over the same seeds the quickest counts, because a
-busy machine makes runs slower and never quicker.
+run all checks. "saturated" is four seconds of the same with clients that never pause: on 100 keys, because a client
+whose compare-and-set fails waits a while, and of 100 clients on 8 keys half do so at any time. A seed's operations are
+the acknowledged ones. Times are of the processor, of this process alone; of several rounds over the same seeds the
+quickest counts, because a busy machine makes runs slower and never quicker.
 """
 
 from __future__ import annotations
