@@ -33,6 +33,10 @@ class System(ABC):
     Parameters:
         directory: for data and logs.
         size: number of nodes.
+
+    Attributes:
+        name: in the tables.
+        kinds: of operation that it has; each is a method, too, which makes the request for a key.
     """
 
     name: ClassVar[str]
@@ -97,7 +101,7 @@ class System(ABC):
 
     def requests(self, kind: str) -> list[bytes]:
         """Requests of a kind, over some keys."""
-        make = {"write": self.write, "read": self.read}[kind]
+        make: Callable[[str], bytes] = getattr(self, kind)
         return [make(f"key{number}") for number in range(_KEYS)]
 
     # -- what differs -------------------------------------------------------------------------------------------
@@ -117,10 +121,6 @@ class System(ABC):
     @abstractmethod
     def write(self, key: str) -> bytes:
         """A durable write."""
-
-    @abstractmethod
-    def read(self, key: str) -> bytes:
-        """A linearizable read."""
 
 
 class Raftbed(System):
@@ -237,10 +237,6 @@ class PySyncObj(System):
 
     def write(self, key: str) -> bytes:
         return post(f"/kv/{key}/put", {"value": _VALUE})
-
-    def read(self, key: str) -> bytes:
-        """It has none; `kinds` says so."""
-        raise NotImplementedError
 
 
 class BatchedPySyncObj(PySyncObj):

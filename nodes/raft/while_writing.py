@@ -30,6 +30,8 @@ carries many. (One message ahead of the peer's disk made no more writes a second
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from raftbed.nodes.raft.events import Answered, ClientRead, ClientWrite, Event, Failed, Persist, Ready
 from raftbed.nodes.raft.keep_alive import KeepAlive
 from raftbed.nodes.raft.messages import AppendEntriesResponse, InstallSnapshotResponse
@@ -54,6 +56,20 @@ class WhileWriting(Reads, KeepAlive):
             return False
         response = event.response
         return response.term <= self.term and isinstance(response, (AppendEntriesResponse, InstallSnapshotResponse))
+
+    def step_while_writing(self, events: Iterable[Event], now: int) -> list[Event]:
+        """Take the events that need not wait for the disk; returns the others, in order."""
+        waiting = []
+        for event in events:
+            if self.takes_while_writing(event, now):
+                self.step(event, now)
+            else:
+                waiting.append(event)
+        return waiting
+
+    def step(self, event: Event, now: int) -> None:
+        """Implemented where all parts come together."""
+        raise AssertionError
 
     def ready_while_writing(self) -> Ready | None:
         """What to do now, beside the disk; None: nothing. What is to be written waits for the next `ready`."""

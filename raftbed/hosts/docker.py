@@ -328,7 +328,7 @@ class DockerPool:
             *("--init", "--restart", "no", "--security-opt", "no-new-privileges"),
             *("--cap-drop", "ALL", *(word for name in CAPABILITIES for word in ("--cap-add", name))),
             # As on a machine that boots: these are made anew each time.
-            *("--tmpfs", "/run:rw,nosuid,nodev,mode=755", "--tmpfs", "/tmp:rw,exec,nosuid,nodev,mode=1777"),  # noqa: S108
+            *("--tmpfs", "/run:rw,nosuid,nodev,mode=755", "--tmpfs", "/tmp:rw,exec,nosuid,nodev,mode=1777"),  # noqa: S108 - the host's
             *("--entrypoint", "/bin/sh", image, "-c", _BOOT_SCRIPT),
         )
         archive = _archive(os.path.basename(_CONFIGURATION), self._files[host.name])

@@ -273,11 +273,7 @@ class SimulatedNode:
             self._end(error)
 
     def _round_while_writing(self, core: Core, inbox: Sequence[Event], now: int) -> None:
-        for event in inbox:
-            if core.takes_while_writing(event, now):
-                core.step(event, now)
-            else:
-                self._inbox.append(event)
+        self._inbox = core.step_while_writing(inbox, now)
         ready = core.ready_while_writing()
         if ready is not None:
             self._begin(ready)

@@ -31,6 +31,14 @@ def test_an_answer_is_whole_with_its_last_byte(answer: bytes, monkeypatch: pytes
     assert [size for size in range(len(answer) + 1) if is_whole(answer[:size])] == [len(answer)]
 
 
+def test_every_system_has_what_it_says_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    systems = module("cluster.systems", monkeypatch)
+    for make in systems.SYSTEMS:
+        system = make(tmp_path)
+        for kind in system.kinds:
+            assert {request.split(b" ")[0] for request in system.requests(kind)} <= {b"GET", b"POST", b"PUT"}
+
+
 def test_ratios_are_of_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
     load, command = module("cluster.load", monkeypatch), module("raft_cluster", monkeypatch)
 

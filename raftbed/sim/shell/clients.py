@@ -26,6 +26,10 @@ _MOST_PATIENCE = 0.03  # seconds after which an impatient client has hung up
 _LEAST_PATIENCE, _MOST_HASTE = 0.001, 0.2  # seconds that a hasty client gives a node
 
 
+Manner = dict[str, tuple[list[str], float]]
+"""Owner to the nodes, and the share of attempts at them that are made in this manner."""
+
+
 class Clients:
     """The machine that clients and operators are on, and its HTTP client; implements `raftbed.clients.Connection`.
 
@@ -42,8 +46,8 @@ class Clients:
 
     def __init__(self, loop: VirtualLoop, addresses: Mapping[str, str], random: Random) -> None:
         self.loop = loop
-        self.impatience: dict[str, tuple[list[str], float]] = {}
-        self.haste: dict[str, tuple[list[str], float]] = {}
+        self.impatience: Manner = {}
+        self.haste: Manner = {}
         self.met: dict[str, int] = {}
         self._draw = random.random
         self._addresses = addresses

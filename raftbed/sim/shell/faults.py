@@ -8,7 +8,7 @@ from typing import Any, cast
 from raftbed.sim.faults import Found, Kind, Nemesis, Strike, on_machines
 from raftbed.sim.network import Link
 from raftbed.sim.replies import Node
-from raftbed.sim.shell.clients import Clients
+from raftbed.sim.shell.clients import Clients, Manner
 from raftbed.sim.shell.node import ShellNode
 from raftbed.sim.shell.streams import CLIENTS, Streams
 
@@ -51,30 +51,36 @@ def _stops(node: Node) -> bool:
 
 
 def _hang_up(nemesis: Nemesis, strike: Strike) -> Found:
-    share = round(strike.random.uniform(0.2, 0.9), 2)
     clients = _clients(nemesis)
-    clients.impatience[strike.step.id] = (strike.targets, share)
-    clients.met[strike.step.id] = 0
-    return strike.targets, {"share": share, "mechanism": "simulated"}
+    return _have_some(clients, clients.impatience, strike, (0.2, 0.9))
 
 
 def _wait_again(nemesis: Nemesis, strike: Strike) -> Mapping[str, Any]:
     clients = _clients(nemesis)
-    del clients.impatience[strike.step.id]
-    return {"met": clients.met.pop(strike.step.id)}
+    return _have_none(clients, clients.impatience, strike)
 
 
 def _hurry(nemesis: Nemesis, strike: Strike) -> Found:
-    share = round(strike.random.uniform(0.3, 1.0), 2)
     clients = _clients(nemesis)
-    clients.haste[strike.step.id] = (strike.targets, share)
-    clients.met[strike.step.id] = 0
-    return strike.targets, {"share": share, "mechanism": "simulated"}
+    return _have_some(clients, clients.haste, strike, (0.3, 1.0))
 
 
 def _hurry_no_more(nemesis: Nemesis, strike: Strike) -> Mapping[str, Any]:
     clients = _clients(nemesis)
-    del clients.haste[strike.step.id]
+    return _have_none(clients, clients.haste, strike)
+
+
+def _have_some(clients: Clients, manner: Manner, strike: Strike, shares: tuple[float, float]) -> Found:
+    """Have a share of the attempts at the targets made in a manner."""
+    share = round(strike.random.uniform(*shares), 2)
+    manner[strike.step.id] = (strike.targets, share)
+    clients.met[strike.step.id] = 0
+    return strike.targets, {"share": share, "mechanism": "simulated"}
+
+
+def _have_none(clients: Clients, manner: Manner, strike: Strike) -> Mapping[str, Any]:
+    """No more of them for this strike."""
+    del manner[strike.step.id]
     return {"met": clients.met.pop(strike.step.id)}
 
 

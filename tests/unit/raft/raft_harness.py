@@ -154,14 +154,9 @@ class Node:
         self.schedule_tick()
 
     def pump_while_writing(self, core: Core) -> None:
-        inbox, self.inbox = self.inbox, []
-        for event in inbox:
-            if core.takes_while_writing(event, self.cluster.now):
-                core.step(event, self.cluster.now)
-            else:
-                self.inbox.append(event)
-                if isinstance(event, Received) and event.request.term > core.term:
-                    self.cluster.reached.add("who deposes a leader waits for its disk")
+        self.inbox = core.step_while_writing(self.inbox, self.cluster.now)
+        if any(isinstance(event, Received) and event.request.term > core.term for event in self.inbox):
+            self.cluster.reached.add("who deposes a leader waits for its disk")
         ready = core.ready_while_writing()
         if ready is not None:
             self.note_reached(core, ready)
