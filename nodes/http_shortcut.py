@@ -5,7 +5,7 @@ what a replicated write cost (docs/benchmarks.md). Here aiohttp reads the reques
 a connection that waits for one, is answered by a callback, while the connection's task sleeps on. Every other request
 goes aiohttp's way: what is malformed, large, in pieces, pipelined, of HTTP/1.0, or is not about a key.
 
-And a head that aiohttp has read once is not read again (`Heads`): clients send the same one over and over, but for the
+And a head that aiohttp has read twice is not read again (`Heads`): clients send the same one over and over, but for the
 key. That is taken byte for byte, and only where aiohttp's parser stands between two requests.
 
 This relies on how aiohttp's `RequestHandler` works within, which only a new version of aiohttp may change. So it is
@@ -56,14 +56,19 @@ def is_usable() -> bool:
 _LINE = re.compile(rb"(GET|POST) (/kv/[\w.~!$&'()*+,;=:@%/-]{1,1000}) HTTP/1\.1\r\n")
 """A request line that nobody can read otherwise."""
 _END = b"\r\n\r\n"
-MOST_HEADS, LONGEST_HEAD = 256, 2048  # which are remembered, and their bytes
+MOST_HEADS, LONGEST_HEAD = 1024, 2048  # which are remembered, and their bytes
 
 
 class Heads:
-    """Fields of requests as aiohttp read them, by their bytes; forgotten when they become too many."""
+    """Fields of requests as aiohttp read them, by their bytes; forgotten when they become too many.
+
+    They are remembered when they come for the second time: a client may send others in every request, and objects that
+    live for a while are work for the garbage collector.
+    """
 
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[Mapping[str, str], int]] = {}  # with the length of the body
+        self._seen: set[int] = set()  # hashes of fields that came once
 
     def __len__(self) -> int:
         return len(self._known)
@@ -82,7 +87,7 @@ class Heads:
         return Query(method.decode(), path.decode(), "", known[0]), data[end + 4 :]
 
     def learn(self, data: bytes, message: RawRequestMessage, body: bytes) -> bool:
-        """Remember the head of a request that aiohttp read when `data` came in, if it is exactly that.
+        """Take note of the head of a request that aiohttp read when `data` came in; False: `data` is not exactly that.
 
         Part of the request may have come before. It then has one field more than stands here: the one of which this
         request line became the end.
@@ -94,9 +99,15 @@ class Heads:
         fields = data[line.end() : end]
         if len(message.raw_headers) != fields.count(b"\r\n") + 1:
             return False
-        if len(self._known) >= MOST_HEADS:
-            self._known.clear()
-        self._known[fields] = (message.headers, len(body))
+        mark = hash(fields)
+        if mark in self._seen:
+            if len(self._known) >= MOST_HEADS:
+                self._known.clear()
+            self._known[fields] = (message.headers, len(body))
+        else:
+            if len(self._seen) >= MOST_HEADS:
+                self._seen.clear()
+            self._seen.add(mark)
         return True
 
 
