@@ -62,22 +62,23 @@ class Server:
         Raises:
             OSError: the address cannot be listened on.
         """
+        self._runner = web.ServerRunner(self.protocols(), shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port, reuse_address=True).start()
+        chosen: int = self._runner.addresses[0][1]
+        return chosen
+
+    def protocols(self) -> web.Server:
+        """Makes an `asyncio.Protocol` for each connection, when it is called."""
         options: dict[str, Any] = {
             "access_log": None,
             "logger": _HttpLog(_log),
             "auto_decompress": False,  # nobody needs it, and a body is as large as it looks
             "max_line_size": 4096 + 12 * MAX_KEY,  # a character is at most four bytes, each written as %XX
         }
-        server = (
-            ShortcutServer(self._handle, self._service.begin, _render, **options)
-            if http_shortcut.is_usable()
-            else web.Server(self._handle, **options)
-        )
-        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, reuse_address=True).start()
-        chosen: int = self._runner.addresses[0][1]
-        return chosen
+        if http_shortcut.is_usable():
+            return ShortcutServer(self._handle, self._service.begin, _render, **options)
+        return web.Server(self._handle, **options)
 
     async def close(self) -> None:
         """Take no more requests, and let those under way come to their end."""
