@@ -8,6 +8,8 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from raftbed.errors import HostError
@@ -26,10 +28,13 @@ class SocketOpener:
 
     Parameters:
         channel: the connection to the lab's maker of sockets.
+        down: tells of an address whether its host is known to be down; such a host would answer nobody, and cost all
+            who ask it the time that they wait.
     """
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, down: Callable[[str], bool] | None = None) -> None:
         self._channel = channel
+        self._down = down
         self._channel.settimeout(_SOCKET_TIMEOUT)
         self._lock = threading.Lock()
 
@@ -37,8 +42,10 @@ class SocketOpener:
         """An unconnected socket for an entry of getaddrinfo.
 
         Raises:
-            OSError: the lab is gone, or the kernel refuses such a socket.
+            OSError: the lab is gone, the kernel refuses such a socket, or the host at that address is down.
         """
+        if self._down is not None and self._down(str(address_info[4][0])):
+            raise OSError(errno.EHOSTDOWN, os.strerror(errno.EHOSTDOWN))
         family, kind, protocol = (int(number) for number in address_info[:3])
         with self._lock:
             try:
@@ -133,5 +140,20 @@ def attach(lab: labs.LabInfo, *, timeout: float = LAB_TIMEOUT) -> tuple[Inventor
     if not descriptors:
         raise HostError(f"the lab in {lab.directory} gives no sockets.", remedy=labs.removal(lab))
     os.set_inheritable(descriptors[0], False)
-    opener = SocketOpener(socket.socket(fileno=descriptors[0]))
-    return Inventory.load(lab.directory / labs.INVENTORY, opener), opener
+    names: dict[str, str] = {}
+    opener = SocketOpener(socket.socket(fileno=descriptors[0]), lambda address: _is_down(lab.directory, names, address))
+    inventory = Inventory.load(lab.directory / labs.INVENTORY, opener)
+    names.update({entry.address: name for name, entry in inventory.items()})
+    return inventory, opener
+
+
+def _is_down(directory: Path, names: Mapping[str, str], address: str) -> bool:
+    """A lab says that the host at an address is down; False where nothing is known."""
+    if address not in names:
+        return False
+    try:
+        with labs.call_lab(directory, _SOCKET_TIMEOUT) as channel:
+            channel.send(json.dumps({"id": 1, "do": "up"}).encode())
+            return names[address] not in json.loads(channel.recv(_MESSAGE_LIMIT))["up"]
+    except (OSError, ValueError, KeyError):
+        return False

@@ -13,12 +13,12 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from raftbed.errors import HostError, UsageError
+from raftbed.errors import CommandError, HostError, UsageError
 from raftbed.hosts import labs
 from raftbed.hosts.base import SocketFactory
 from raftbed.hosts.host_tree import HostSpecification, LabSpecification
@@ -30,6 +30,9 @@ from raftbed.hosts.parallel import in_parallel
 from raftbed.hosts.prerequisites import Mode, find_program, possible_modes, refusal, require_programs
 from raftbed.hosts.ssh import CONNECT_TIMEOUT, SSHHost
 
+if TYPE_CHECKING:
+    import asyncssh
+
 __all__ = ["LabInfo", "LocalHost", "LocalPool", "attach", "list_labs", "remove_lab", "sweep"]
 
 Server = Literal["openssh", "embedded"]
@@ -38,6 +41,8 @@ HOME: Final = "/var/lib/raftbed"
 _PREFIX: Final = 16
 _GATEWAY: Final = "10.0.255.254"
 _MOST_HOSTS: Final = 1000
+_LOOK_AGAIN: Final = 1.0
+"""Seconds without an answer after which one asks the lab whether the host is up at all."""
 
 
 def _address(position: int) -> str:
@@ -77,6 +82,8 @@ class LocalHost(SSHHost):
         if self._gone:
             raise HostError(self._gone, host=self.name)
         try:
+            if not booting and not self.is_connected and not await self._is_up():
+                raise HostError("is down.", host=self.name)
             await super().connect(timeout=timeout, booting=booting)
         except HostError as error:
             raise await self.explain(error) from error
@@ -85,16 +92,55 @@ class LocalHost(SSHHost):
         """`error`, or that the host is not up any more, with what its SSH server said last."""
         if self._is_down:
             return HostError("is down: it was crashed and not rebooted.", host=self.name)
+        if self._gone:
+            return HostError(self._gone, host=self.name)
         try:
-            answer, _ = await self._lab.request("up")
+            is_up = await self._is_up()
         except HostError as gone:
             return HostError(f"cannot be reached: {gone.message}", host=self.name)
-        logged = _complaints(self._log)
-        if self.name in answer["up"]:
-            return HostError(error.message.removeprefix(f"{self.name}: ") + logged, host=self.name)
-        self._gone = f"is down: its first process ended by itself.{logged}"
-        self.abandon()
+        if is_up:
+            return HostError(error.message.removeprefix(f"{self.name}: ") + _complaints(self._log), host=self.name)
         return HostError(self._gone, host=self.name)
+
+    async def _is_up(self) -> bool:
+        """Ask the lab; a host that is not up is taken note of.
+
+        Raises:
+            HostError: the lab does not answer.
+        """
+        answer, _ = await self._lab.request("up")
+        if self.name in answer["up"]:
+            return True
+        if not self._is_down:
+            self._gone = f"is down: its first process ended by itself.{_complaints(self._log)}"
+            self.abandon()
+        return False
+
+    @contextlib.asynccontextmanager
+    async def _session(
+        self, command: str, timeout: float, *, shown: str = ""
+    ) -> AsyncIterator[asyncssh.SSHClientProcess[bytes]]:
+        """See `SSHHost`. A host that dies under a command is noticed: the lab sees it at once, SSH only after all its
+        keep-alives."""
+        watch = asyncio.ensure_future(self._watch())
+        try:
+            async with super()._session(command, timeout, shown=shown) as process:
+                yield process
+        except CommandError:
+            raise
+        except HostError as error:
+            if self._gone:
+                raise HostError(self._gone, host=self.name) from error
+            raise
+        finally:
+            watch.cancel()
+
+    async def _watch(self) -> None:
+        with contextlib.suppress(HostError):  # a lab that is gone says nothing of this host
+            while not self._is_down and not self._gone:
+                await asyncio.sleep(_LOOK_AGAIN)
+                if not self._is_down:
+                    await self._is_up()
 
     async def crash(self) -> None:
         """Pull the plug: the wire first, then process 1 and with it everything; the disk stays."""

@@ -102,6 +102,11 @@ class SSHHost:
         """Sees the controller's interpreter."""
         return self.entry.shares_interpreter
 
+    @property
+    def is_connected(self) -> bool:
+        """A connection is open, as far as is known here."""
+        return self._connection is not None and not self._connection.is_closed()
+
     async def connect(self, *, timeout: float = CONNECT_TIMEOUT, booting: bool = False) -> None:
         """Open the connection now instead of with the first command; with `booting`, wait for the port to open.
 
@@ -109,7 +114,7 @@ class SSHHost:
             HostError: as for `connect` and `connect_when_up`.
         """
         async with self._connecting:
-            if self._connection is None or self._connection.is_closed():
+            if not self.is_connected:
                 if not booting and asyncio.get_running_loop().time() < self._silent_until:
                     raise HostError("SSH did not answer when it was asked last.", host=self.name)
                 opener = connect_when_up if booting else connect

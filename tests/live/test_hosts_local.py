@@ -378,6 +378,21 @@ async def test_forbidden_user_namespaces_end_with_reason_and_remedy_and_nothing_
     assert not (tmp_path / "lab").exists()
 
 
+async def test_a_host_that_dies_under_a_command_is_noticed_by_its_lab(any_mode, tmp_path, monkeypatch):
+    monkeypatch.setattr("raftbed.hosts.login._KEEPALIVE", 1000)  # SSH would never find out
+    pool = LocalPool(["n1"], tmp_path / "lab")
+    await pool.start()
+    try:
+        host = pool.hosts["n1"]
+        running = asyncio.ensure_future(host.run(["sh", "-c", "touch /tmp/mark; exec sleep 1000"], timeout=40.0))
+        await host.run(["sh", "-c", "until [ -e /tmp/mark ]; do sleep 0.02; done"])
+        await pool._lab.request("crash", hosts=["n1"])  # nobody tells the host's controller
+        with pytest.raises(HostError, match="n1: is down: its first process ended by itself"):
+            await running
+    finally:
+        await pool.close()
+
+
 async def test_kept_hosts_stay_and_are_found_and_removed(any_mode, tmp_path):
     pool = LocalPool(["n1", "n2"], tmp_path / "lab")
     await pool.start()
@@ -391,6 +406,12 @@ async def test_kept_hosts_stay_and_are_found_and_removed(any_mode, tmp_path):
     host = ssh.SSHHost(entries["n2"])
     assert (await host.run(["hostname"])).stdout == "n2\n"
     await host.disconnect()
+    with labs.call_lab(lab.directory, 30) as channel:
+        channel.send(json.dumps({"id": 1, "do": "crash", "hosts": ["n2"]}).encode())
+        channel.recv(1 << 16)
+    with pytest.raises(OSError, match="Host is down"):  # and nobody waits for an answer
+        ssh.open_connected(entries["n2"])
+    ssh.open_connected(entries["n1"]).close()
     opener.close()
     remove_lab(lab)
     assert processes_in(namespaces) == []
