@@ -11,16 +11,17 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 import pytest
 from tests_inventory import toml
-from tests_machines_on_loopback import Machine, SilentServer, closed_port
+from tests_machines_on_loopback import Machine, closed_port
 
 from raftbed.errors import HostError
 from raftbed.hosts.inventory_file import Access, read_inventory
@@ -42,10 +43,15 @@ exec "$@"
 NOBODY = 'case "$*" in -u) echo 1001 ;; *) echo ann ;; esac'
 
 
+def command(*arguments: str) -> list[str]:
+    """The command line of a run."""
+    return [RAFTBED, "run", "smoke-test", "--time-limit", "1", "--quiet", *arguments]
+
+
 async def ran(directory: Path, *arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
     """Exit code of `raftbed run smoke-test`, and what it wrote to standard error."""
     process = await asyncio.create_subprocess_exec(
-        *(RAFTBED, "run", "smoke-test", "--time-limit", "1", "--quiet", *arguments),
+        *command(*arguments),
         cwd=directory,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -81,6 +87,31 @@ def inventory(made: Machine, **changes: Any) -> Path:
     file = made.directory / "cluster.toml"
     file.write_text(toml({}, {"n1": {key: value for key, value in host.items() if value is not None}}))
     return file
+
+
+@pytest.fixture(scope="module", autouse=True)
+def silent(tmp_path_factory) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """The port of a machine that accepts and says nothing, and a run on it.
+
+    The run gives the machine its ten seconds, in which it only waits: so it is begun before all tests of this module.
+    """
+    directory = tmp_path_factory.mktemp("silent")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # the kernel accepts, and nobody reads
+        port = server.getsockname()[1]
+        process = subprocess.Popen(
+            command("--hosts", str(inventory(Machine(directory), port=port))),
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "HOME": str(directory)},
+        )
+        try:
+            yield port, process
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def the_sentence(outcome: tuple[int, str]) -> str:
@@ -186,13 +217,11 @@ async def test_a_new_host_key_is_refused_until_new_keys_are_accepted(tmp_path):
         assert "it has no python9" in the_sentence(await ran(tmp_path, "--hosts", str(file)))
 
 
-async def test_a_machine_that_accepts_and_says_nothing(tmp_path):
-    silent = SilentServer()
-    await silent.start()
-    async with machine(tmp_path) as made:
-        said = the_sentence(await ran(tmp_path, "--hosts", str(inventory(made, port=silent.port))))
-    await silent.close()
-    assert f"SSH at 127.0.0.1:{silent.port} did not answer within 10 s. Is the host up" in said
+def test_a_machine_that_accepts_and_says_nothing(silent):
+    port, process = silent
+    _, said = process.communicate(timeout=90)
+    said = the_sentence((process.returncode, said))
+    assert f"SSH at 127.0.0.1:{port} did not answer within 10 s. Is the host up" in said
 
 
 async def test_a_machine_that_hangs_in_the_middle_of_a_command(tmp_path, monkeypatch):
