@@ -93,7 +93,7 @@ def test_a_run_ends_with_verdict_record_and_report(tmp_path):
 
 @pytest.mark.parametrize("test", ["partition-test", "crash-test"])
 def test_every_fault_is_proved_and_healed_and_the_cluster_serves_again(tmp_path, test):
-    raftbed(tmp_path, "run", test, "--time-limit", "9", "--seed", "1", "--quiet")
+    raftbed(tmp_path, "run", test, "--time-limit", "7", "--seed", "1", "--quiet")
     run = latest(tmp_path)
     assert run is not None
     states = {}

@@ -95,7 +95,7 @@ async def test_hosts_behind_a_proxy_command_are_machines_like_any_other(lab, tmp
 
 async def test_five_distant_hosts_are_deployed_to_and_a_partition_test_ends_valid(pool, distant, tmp_path):
     file = inventory_through_relays(pool, distant, tmp_path)
-    arguments = ("run", "partition-test", "--hosts", str(file), "--time-limit", "10", "--seed", "1", "--json")
+    arguments = ("run", "partition-test", "--hosts", str(file), "--time-limit", "7", "--seed", "1", "--json")
     out, _ = await raftbed(tmp_path, *arguments)
     assert json.loads(out)["validity"] == "valid"
     took = phases(latest(tmp_path))
@@ -159,7 +159,7 @@ async def until_working(cwd: Path, process: asyncio.subprocess.Process, operatio
 async def test_a_machine_lost_in_the_middle_of_a_run_ends_nothing_but_claims_about_it(pool, relays, tmp_path, how):
     """A machine that hangs, or whose way is gone: the run ends in time with what it has, and says so."""
     file = inventory_through_relays(pool, relays, tmp_path)
-    command = ("run", "partition-test", "--hosts", str(file), "--nodes", "3", "--time-limit", "12", "--seed", "3")
+    command = ("run", "partition-test", "--hosts", str(file), "--nodes", "3", "--time-limit", "6", "--seed", "3")
     process = await asyncio.create_subprocess_exec(
         RAFTBED, *command, "--quiet", cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
