@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +28,30 @@ def why_no_local_hosts() -> str:
     return obstacle.reason if obstacle else ""
 
 
+async def _started(argv: Sequence[str]) -> asyncio.subprocess.Process:
+    """A command in a session of its own.
+
+    Who is cancelled while it starts waits for the start: asyncio leaves pipes of a half-started process open, and then
+    waits for ever that its children close them.
+    """
+    pipe = asyncio.subprocess.PIPE
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        _end(await starting)
+        raise
+
+
+def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a command that has not ended, with all that it has started."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 class ThisMachine:
     """A host whose commands run right here; everything that raftbed keeps lies below `home`."""
 
@@ -40,11 +67,12 @@ class ThisMachine:
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 10.0, check: bool = True
     ) -> CommandResult:
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-        async with asyncio.timeout(timeout):
-            stdout, stderr = await process.communicate(stdin)
+        process = await _started(argv)
+        try:
+            async with asyncio.timeout(timeout):
+                stdout, stderr = await process.communicate(stdin)
+        finally:
+            _end(process)
         result = CommandResult(process.returncode or 0, stdout.decode(), stderr.decode())
         if check and result.status:
             raise CommandError(host=self.name, command=shlex.join(argv), status=result.status, stderr=result.stderr)
