@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
 from raftbed.errors import HostError
+from raftbed.hosts.children import start_program
 from raftbed.hosts.prerequisites import find_program
 
 CHOICE: Final = "RAFTBED_DOCKER_ENGINE"
@@ -78,15 +79,13 @@ class Engine:
         # Files and not pipes: podman's containers hold on to what its command line wrote to.
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             try:
-                process = await asyncio.create_subprocess_exec(
+                process = await start_program(
                     self.program,
                     *arguments,
                     stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
                     stdout=stdout,
                     stderr=stderr,
                     env=environment,
-                    # Ctrl-C at the terminal is the controller's to handle.
-                    start_new_session=True,
                 )
             except OSError as error:
                 raise HostError(f"{self.program} cannot be started: {error.strerror or error}.") from error

@@ -11,6 +11,7 @@ from typing import Final
 
 from raftbed.errors import HostError, UsageError
 from raftbed.hosts.base import SocketFactory
+from raftbed.hosts.children import start_program
 from raftbed.hosts.inventory import Inventory, InventoryEntry
 from raftbed.hosts.keys import unlock
 from raftbed.hosts.parallel import settle
@@ -55,12 +56,11 @@ class RemoteHost(SSHHost):
             )
         words = filled_in(command, self.entry)
         try:
-            process = await asyncio.create_subprocess_exec(
+            process = await start_program(
                 *words,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
             )
         except OSError as error:
             raise HostError(f"{key}: {words[0]!r} cannot be started: {error.strerror}.", host=self.name) from error

@@ -19,6 +19,7 @@ from typing import Final
 from raftbed.errors import HostError
 from raftbed.hosts import labs
 from raftbed.hosts.base import Endpoint, SocketFactory
+from raftbed.hosts.children import start_program
 from raftbed.hosts.inventory import Inventory, InventoryEntry
 from raftbed.hosts.parallel import in_parallel, settle
 from raftbed.hosts.prerequisites import find_program
@@ -121,14 +122,13 @@ class Vagrant:
             HostError: it failed or did not end in time.
         """
         shown = f"vagrant {' '.join(arguments)}"
-        process = await asyncio.create_subprocess_exec(
+        process = await start_program(
             find_program("vagrant"),
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=self._environment,
-            start_new_session=True,
         )
         try:
             async with asyncio.timeout(timeout):

@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import shlex
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from raftbed.errors import CommandError, HostError
 from raftbed.hosts.base import CommandResult
+from raftbed.hosts.children import kill_program, start_program
 from raftbed.hosts.prerequisites import namespace_obstacle, require_programs
 
 
@@ -26,30 +24,6 @@ def why_no_local_hosts() -> str:
         return str(error)
     obstacle = namespace_obstacle()
     return obstacle.reason if obstacle else ""
-
-
-async def _started(argv: Sequence[str]) -> asyncio.subprocess.Process:
-    """A command in a session of its own.
-
-    Who is cancelled while it starts waits for the start: asyncio leaves pipes of a half-started process open, and then
-    waits for ever that its children close them.
-    """
-    pipe = asyncio.subprocess.PIPE
-    starting = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
-    )
-    try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        _end(await starting)
-        raise
-
-
-def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill a command that has not ended, with all that it has started."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 class ThisMachine:
@@ -67,12 +41,13 @@ class ThisMachine:
     async def run(
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 10.0, check: bool = True
     ) -> CommandResult:
-        process = await _started(argv)
+        pipe = asyncio.subprocess.PIPE
+        process = await start_program(*argv, stdin=pipe, stdout=pipe, stderr=pipe)
         try:
             async with asyncio.timeout(timeout):
                 stdout, stderr = await process.communicate(stdin)
         finally:
-            _end(process)
+            kill_program(process)
         result = CommandResult(process.returncode or 0, stdout.decode(), stderr.decode())
         if check and result.status:
             raise CommandError(host=self.name, command=shlex.join(argv), status=result.status, stderr=result.stderr)

@@ -1,0 +1,60 @@
+"""Programs that the controller starts (raftbed/hosts/children.py): whoever is cancelled meanwhile goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from raftbed.hosts.children import kill_program, start_program
+
+PIPE = asyncio.subprocess.PIPE
+
+
+def children() -> set[str]:
+    """Processes that this one has started and not seen end."""
+    return set(Path("/proc/thread-self/children").read_text().split())
+
+
+def is_running(pid: int) -> bool:
+    """There is such a process, and it has not ended."""
+    try:
+        return "\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("turns", range(10))
+async def test_a_start_that_is_cancelled_ends_and_leaves_nothing(turns: int) -> None:
+    before = children()
+    starting = asyncio.ensure_future(start_program("sh", "-c", "cat; true", stdin=PIPE, stdout=PIPE, stderr=PIPE))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(time.sleep, 0.05)  # a busy loop: the program has begun, and nobody noticed
+    await asyncio.sleep(0)
+    starting.cancel()
+    async with asyncio.timeout(20):
+        await asyncio.wait([starting])
+        if not starting.cancelled():
+            kill_program(await starting)
+        while children() - before:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_program_that_cannot_be_started_says_why() -> None:
+    with pytest.raises(FileNotFoundError):
+        await start_program("/nowhere/program")
+
+
+async def test_a_program_is_killed_with_what_it_started() -> None:
+    shell = await start_program("sh", "-c", "sleep 1000 & echo $!; wait", stdout=PIPE)
+    assert shell.stdout is not None
+    started = int(await shell.stdout.readline())
+    kill_program(shell)
+    assert await shell.wait() == -9
+    async with asyncio.timeout(20):
+        while is_running(started):
+            await asyncio.sleep(0.01)
+    kill_program(shell)  # again: nothing happens
