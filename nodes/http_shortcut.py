@@ -37,11 +37,13 @@ _RELIED_ON = (
     "_close",
     "_force_close",
     "_handler_waiter",
+    "_keepalive_handle",
     "_keepalive_timeout",
     "_messages",
     "_next_keepalive_close_time",
     "_parser",
     "_paused",
+    "_process_keepalive",
     "_request_in_progress",
     "_upgraded",
     "_waiter",
@@ -80,7 +82,7 @@ class Heads:
             return None
         start = line.end()
         end = data.find(_END, start)
-        known = self._known.get(data[start:end])
+        known = self._known.get(data[start:end]) if end >= 0 else None
         if known is None or len(data) - end - 4 != known[1]:
             return None
         method, path = line.groups()
@@ -93,8 +95,8 @@ class Heads:
         request line became the end.
         """
         line = _LINE.match(data)
-        end = data.find(_END)
-        if line is None or end - line.end() > LONGEST_HEAD or data[end + 4 :] != body:
+        end = data.find(_END, line.end()) if line is not None else -1
+        if line is None or end < 0 or end - line.end() > LONGEST_HEAD or data[end + 4 :] != body:
             return False
         fields = data[line.end() : end]
         if len(message.raw_headers) != fields.count(b"\r\n") + 1:
@@ -154,7 +156,8 @@ class _Connection(web.RequestHandler):
             self._is_between = False
             super().data_received(data)
             return
-        found = self._heads.find(data) if self._is_between else None
+        is_open = self._is_between and not (self._close or self._force_close)
+        found = self._heads.find(data) if is_open else None
         if found is not None:
             self._waiter, self._sleeping = None, waiter
             self._take(*found)
@@ -206,6 +209,8 @@ class _Connection(web.RequestHandler):
             return  # the client has gone
         self.transport.write(self._render(answer))
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:  # its time was up while this request was under way
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
         self._waiter = waiter
         if self._close or self._force_close:
             waiter.cancel()
