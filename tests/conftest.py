@@ -1,7 +1,10 @@
-"""Which test files begin first, so that no long one is begun when the other workers have nothing left to do."""
+"""Lets tests run side by side: the longest files begin first, and each process remembers hosts in its own place."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # Left alone, pytest-xdist begins with the files that hold the most tests; the longest hold few.
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+    # Local hosts that are kept are remembered there: a test must not see those of another one beside it.
+    place = tempfile.mkdtemp(prefix="raftbed-tests-")
+    os.environ["XDG_RUNTIME_DIR"] = place
+    config.add_cleanup(lambda: shutil.rmtree(place, ignore_errors=True))
 
 
 @pytest.hookimpl(trylast=True)

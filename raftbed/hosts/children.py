@@ -26,7 +26,11 @@ async def start_program(*argv: str | os.PathLike[str], **options: Any) -> asynci
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
-        kill_program(await starting)
+        while not starting.done():
+            with contextlib.suppress(asyncio.CancelledError, OSError):  # once is enough, and it takes but a moment
+                await asyncio.shield(starting)
+        if not starting.cancelled() and starting.exception() is None:
+            kill_program(starting.result())
         raise
 
 

@@ -20,6 +20,7 @@ LAB_TIMEOUT: Final = 30.0
 """Seconds for a lab to answer a request."""
 
 _SOCKET_TIMEOUT: Final = 10.0
+_UP_TIMEOUT: Final = 1.0
 _MESSAGE_LIMIT: Final = 1 << 18
 
 
@@ -102,7 +103,10 @@ class LabConnection:
                 while True:
                     await readable.wait()
                     readable.clear()
-                    message, descriptors, _, _ = socket.recv_fds(self._channel, _MESSAGE_LIMIT, 4)
+                    try:
+                        message, descriptors, _, _ = socket.recv_fds(self._channel, _MESSAGE_LIMIT, 4)
+                    except BlockingIOError:
+                        continue  # the loop called twice for one message
                     answer: dict[str, Any] = json.loads(message) if message else {}
                     if not message or answer["id"] == self._last:
                         break
@@ -152,7 +156,7 @@ def _is_down(directory: Path, names: Mapping[str, str], address: str) -> bool:
     if address not in names:
         return False
     try:
-        with labs.call_lab(directory, _SOCKET_TIMEOUT) as channel:
+        with labs.call_lab(directory, _UP_TIMEOUT) as channel:
             channel.send(json.dumps({"id": 1, "do": "up"}).encode())
             return names[address] not in json.loads(channel.recv(_MESSAGE_LIMIT))["up"]
     except (OSError, ValueError, KeyError):

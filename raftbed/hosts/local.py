@@ -43,6 +43,8 @@ _GATEWAY: Final = "10.0.255.254"
 _MOST_HOSTS: Final = 1000
 _LOOK_AGAIN: Final = 1.0
 """Seconds without an answer after which one asks the lab whether the host is up at all."""
+_LAB_PATIENCE: Final = 1.0
+"""Seconds for that question: a lab that boots another host has no time to answer."""
 
 
 def _address(position: int) -> str:
@@ -82,7 +84,7 @@ class LocalHost(SSHHost):
         if self._gone:
             raise HostError(self._gone, host=self.name)
         try:
-            if not booting and not self.is_connected and not await self._is_up():
+            if not booting and not self.is_connected and await self._is_known_to_be_down():
                 raise HostError("is down.", host=self.name)
             await super().connect(timeout=timeout, booting=booting)
         except HostError as error:
@@ -95,12 +97,24 @@ class LocalHost(SSHHost):
         if self._gone:
             return HostError(self._gone, host=self.name)
         try:
-            is_up = await self._is_up()
+            down = await self._is_known_to_be_down()
         except HostError as gone:
             return HostError(f"cannot be reached: {gone.message}", host=self.name)
-        if is_up:
-            return HostError(error.message.removeprefix(f"{self.name}: ") + _complaints(self._log), host=self.name)
-        return HostError(self._gone, host=self.name)
+        if down:
+            return HostError(self._gone, host=self.name)
+        return HostError(error.message.removeprefix(f"{self.name}: ") + _complaints(self._log), host=self.name)
+
+    async def _is_known_to_be_down(self) -> bool:
+        """The lab says so, and soon; where it is busy, nothing is known.
+
+        Raises:
+            HostError: the lab is gone.
+        """
+        try:
+            async with asyncio.timeout(_LAB_PATIENCE):
+                return not await self._is_up()
+        except TimeoutError:
+            return False
 
     async def _is_up(self) -> bool:
         """Ask the lab; a host that is not up is taken note of.
@@ -136,7 +150,8 @@ class LocalHost(SSHHost):
             watch.cancel()
 
     async def _watch(self) -> None:
-        with contextlib.suppress(HostError):  # a lab that is gone says nothing of this host
+        # A lab that is gone, or a log that is being removed, says nothing of this host.
+        with contextlib.suppress(HostError, OSError, ValueError):
             while not self._is_down and not self._gone:
                 await asyncio.sleep(_LOOK_AGAIN)
                 if not self._is_down:
@@ -157,6 +172,7 @@ class LocalHost(SSHHost):
             HostError: it did not come up within `timeout` seconds.
         """
         self.abandon()
+        self._is_down = True  # until it has booted
         try:
             async with asyncio.timeout(timeout):
                 await self._lab.request("boot", hosts=[self.name])

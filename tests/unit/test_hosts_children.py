@@ -26,8 +26,9 @@ def is_running(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("turns", range(10))
-async def test_a_start_that_is_cancelled_ends_and_leaves_nothing(turns: int) -> None:
+@pytest.mark.parametrize("again", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_start_that_is_cancelled_ends_and_leaves_nothing(turns: int, again: int | None) -> None:
     before = children()
     starting = asyncio.ensure_future(start_program("sh", "-c", "cat; true", stdin=PIPE, stdout=PIPE, stderr=PIPE))
     for _ in range(turns):
@@ -35,12 +36,26 @@ async def test_a_start_that_is_cancelled_ends_and_leaves_nothing(turns: int) -> 
     asyncio.get_running_loop().call_soon(time.sleep, 0.05)  # a busy loop: the program has begun, and nobody noticed
     await asyncio.sleep(0)
     starting.cancel()
+    for _ in range(again or 0):
+        await asyncio.sleep(0)
+    if again is not None:  # by Ctrl-C, say, after a time-out
+        starting.cancel()
     async with asyncio.timeout(20):
         await asyncio.wait([starting])
         if not starting.cancelled():
             kill_program(await starting)
         while children() - before:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("turns", range(1, 5))
+async def test_who_is_cancelled_is_cancelled_though_there_is_no_such_program(turns: int) -> None:
+    starting = asyncio.ensure_future(start_program("/nowhere/program"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    was_under_way = starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled() or not was_under_way
 
 
 async def test_a_program_that_cannot_be_started_says_why() -> None:
