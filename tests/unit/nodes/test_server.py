@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from tests_served_node import Gate
 
 from raftbed.nodes import http_shortcut
 from raftbed.nodes.peers import PeerNetwork
@@ -56,29 +57,6 @@ class Client:
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         status, _, answer = await self.ask("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
         return status, json.loads(answer)
-
-
-class Gate(NodeStorage):
-    """A storage whose writes wait while `free` is not set; `reached` tells that one has come."""
-
-    def __init__(self, machine: KeyValueStateMachine) -> None:
-        super().__init__(MemoryStore(), machine)
-        self.free, self.reached = threading.Event(), threading.Event()
-        self.free.set()
-
-    def persist(self, *arguments: Any, **options: Any) -> None:
-        self.reached.set()
-        assert self.free.wait(30)
-        super().persist(*arguments, **options)
-
-    def close_gate(self) -> None:
-        """Let no more writes through."""
-        self.free.clear()
-        self.reached.clear()
-
-    async def has_write(self) -> None:
-        """Wait until a write has come."""
-        assert await asyncio.to_thread(self.reached.wait, 30)
 
 
 @asynccontextmanager
