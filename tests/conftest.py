@@ -29,6 +29,7 @@ LONGEST_FIRST = (
     "unit/raft_invariants/test_stories.py",
     "unit/linearizability/test_recorded.py",
     "live/test_hosts_local.py",
+    "live/test_pools_local.py",
     "unit/test_raft_experiments.py",
     "unit/raft/test_simulation.py",
     "live/test_vagrant.py",

@@ -107,7 +107,11 @@ def test_an_ordinary_user_has_local_hosts_too(user):
     live = home / "tests/live"
     parts = [
         [live / "test_host_contract.py"],
-        [live / "test_hosts_local.py", *(f"{live}/test_cluster.py::{name}" for name in OF_A_CLUSTER)],
+        [
+            live / "test_hosts_local.py",
+            live / "test_pools_local.py",
+            *(f"{live}/test_cluster.py::{name}" for name in OF_A_CLUSTER),
+        ],
     ]
 
     def done(number: int) -> subprocess.CompletedProcess[str]:

@@ -121,3 +121,18 @@ _OF_USERS = (local("multi", "openssh"), local("single", "embedded"), inventory("
 
 KINDS = _OF_ROOT if os.geteuid() == 0 else _OF_USERS
 """What the user who runs the tests may have; as root, the others are tried by `test_hosts_as_user.py`."""
+
+
+def processes_in(namespaces: set[str]) -> list[int]:
+    """The processes of this machine that are in one of these network namespaces."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/ns/net"):
+        with contextlib.suppress(OSError):
+            if os.readlink(path) in namespaces:
+                found.append(int(path.parts[2]))
+    return found
+
+
+async def network_namespaces(pool: LocalPool) -> set[str]:
+    """Those of all hosts of a pool, as /proc names them."""
+    return {(await host.run(["readlink", "/proc/self/ns/net"])).stdout.strip() for host in pool.hosts.values()}
