@@ -79,30 +79,26 @@ class LocalHost(SSHHost):
         Raises:
             HostError: it is down, or cannot be reached.
         """
-        if self._is_down:
-            raise HostError("is down: it was crashed and not rebooted.", host=self.name)
-        if self._gone:
-            raise HostError(self._gone, host=self.name)
         try:
-            if not booting and not self.is_connected and await self._is_known_to_be_down():
-                raise HostError("is down.", host=self.name)
+            asks = not booting and not self.is_connected
+            if self._why_down() or (asks and await self._is_known_to_be_down()):
+                raise HostError(self._why_down(), host=self.name)
             await super().connect(timeout=timeout, booting=booting)
         except HostError as error:
             raise await self.explain(error) from error
 
     async def explain(self, error: HostError) -> HostError:
         """`error`, or that the host is not up any more, with what its SSH server said last."""
-        if self._is_down:
-            return HostError("is down: it was crashed and not rebooted.", host=self.name)
-        if self._gone:
-            return HostError(self._gone, host=self.name)
         try:
-            down = await self._is_known_to_be_down()
+            if self._why_down() or await self._is_known_to_be_down():
+                return HostError(self._why_down(), host=self.name)
         except HostError as gone:
             return HostError(f"cannot be reached: {gone.message}", host=self.name)
-        if down:
-            return HostError(self._gone, host=self.name)
         return HostError(error.message.removeprefix(f"{self.name}: ") + _complaints(self._log), host=self.name)
+
+    def _why_down(self) -> str:
+        """Why it is down, as far as that is known; "" where it is not."""
+        return "is down: it was crashed and not rebooted." if self._is_down else self._gone
 
     async def _is_known_to_be_down(self) -> bool:
         """The lab says so, and soon; where it is busy, nothing is known.
