@@ -103,10 +103,9 @@ class HistoryWriter:
 
 
 def _open(path: Path) -> BinaryIO:
-    raw = path.open("rb")
     if path.suffix == ".gz":
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw, mode="rb"))
-    return raw
+        return io.BufferedReader(gzip.GzipFile(path, mode="rb"))
+    return path.open("rb")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -58,9 +58,11 @@ def paramiko_client(entry: InventoryEntry, *, timeout: float = CONNECT_TIMEOUT) 
         if isinstance(error, OSError | EOFError | paramiko.SSHException):
             late = time.monotonic() - begun >= timeout
             failure = _failure(entry, error, shown, proxy, timeout if late else None)
-        for opened in (jump, proxy):
-            if opened is not None:
-                opened.close()
+        if jump is not None:
+            jump.close()
+        if proxy is not None:
+            proxy.close()
+            proxy.wait_closed_here()
         if failure is None:
             raise
         raise failure from error

@@ -61,9 +61,11 @@ async def connect(entry: InventoryEntry, *, timeout: float = CONNECT_TIMEOUT) ->
         failure = await _failure(entry, error, check, proxy, timeout)
         if stream is not None:
             stream.close()
-        for opened in (jump, proxy):
-            if opened is not None:
-                opened.close()
+        if jump is not None:
+            jump.close()
+        if proxy is not None:
+            proxy.close()
+            await proxy.wait_closed()
         if failure is None:
             raise
         raise failure from error

@@ -11,7 +11,7 @@ from typing import Final
 
 from raftbed.errors import HostError, UsageError
 from raftbed.hosts.base import SocketFactory
-from raftbed.hosts.children import start_program
+from raftbed.hosts.children import end_program, start_program
 from raftbed.hosts.inventory import Inventory, InventoryEntry
 from raftbed.hosts.keys import unlock
 from raftbed.hosts.parallel import settle
@@ -68,8 +68,9 @@ class RemoteHost(SSHHost):
             async with asyncio.timeout(_POWER_TIMEOUT):
                 _, said = await process.communicate()
         except TimeoutError as error:
-            process.kill()
             raise HostError(f"{key}: {words[0]!r} did not end in time.", host=self.name) from error
+        finally:
+            await end_program(process)
         if process.returncode != 0:
             why = " ".join(said.decode(errors="replace").split())[-500:]
             raise HostError(f"{key}: {words[0]!r} ended with status {process.returncode}: {why}", host=self.name)

@@ -59,10 +59,14 @@ class Proxy:
 
     async def wait_closed(self) -> None:
         """Wait for its end, a moment at most; then it is killed."""
-        await self.settle()
+        await asyncio.to_thread(self.wait_closed_here)
+
+    def wait_closed_here(self) -> None:
+        """The same for a thread that may wait."""
+        self.settle_here()
         if self._process.poll() is None:
             self._process.kill()
-            await asyncio.to_thread(self._process.wait)
+            self._process.wait()
         self._errors.close()
 
 

@@ -19,7 +19,7 @@ from typing import Final
 from raftbed.errors import HostError
 from raftbed.hosts import labs
 from raftbed.hosts.base import Endpoint, SocketFactory
-from raftbed.hosts.children import start_program
+from raftbed.hosts.children import end_program, start_program
 from raftbed.hosts.inventory import Inventory, InventoryEntry
 from raftbed.hosts.parallel import in_parallel, settle
 from raftbed.hosts.prerequisites import find_program
@@ -153,6 +153,7 @@ class Vagrant:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+        await end_program(process)
 
     async def states(self) -> dict[str, str]:
         """The state of each machine: "running", "not_created", "shutoff", ..."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raftbed.errors import CommandError, HostError
 from raftbed.hosts.base import CommandResult
-from raftbed.hosts.children import kill_program, start_program
+from raftbed.hosts.children import end_program, start_program
 from raftbed.hosts.prerequisites import namespace_obstacle, require_programs
 
 
@@ -47,7 +47,7 @@ class ThisMachine:
             async with asyncio.timeout(timeout):
                 stdout, stderr = await process.communicate(stdin)
         finally:
-            kill_program(process)
+            await end_program(process)
         result = CommandResult(process.returncode or 0, stdout.decode(), stderr.decode())
         if check and result.status:
             raise CommandError(host=self.name, command=shlex.join(argv), status=result.status, stderr=result.stderr)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-from raftbed.errors import UsageError
+from raftbed.errors import HostError, UsageError
 from raftbed.hosts import make_pool
 from raftbed.hosts.inventory import Inventory
 from raftbed.hosts.inventory_file import KEYS, Access, is_inventory, read_inventory
+from raftbed.hosts.remote import RemoteHost
 from raftbed.hosts.ssh_config import parse_destination
 from raftbed.plan import PlanSettings, make_plan, repeat_command
 from raftbed.running import settings_for_hosts
@@ -212,9 +215,6 @@ def test_what_is_saved_can_be_loaded_and_holds_no_password(tmp_path):
 
 
 async def test_power_that_is_not_ours_is_not_switched(tmp_path):
-    from raftbed.errors import HostError
-    from raftbed.hosts.remote import RemoteHost
-
     host = RemoteHost(read_inventory(written(tmp_path, GOOD))["n1"])
     with pytest.raises(HostError, match=r"n1: the power of this machine is not raftbed's to switch.*power_off"):
         await host.crash()
@@ -223,3 +223,21 @@ async def test_power_that_is_not_ours_is_not_switched(tmp_path):
     )
     with pytest.raises(HostError, match="n1: power_off: 'sh' ended with status 3: no such plug"):
         await switch.crash()
+
+
+async def test_a_power_command_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    switch = RemoteHost(
+        read_inventory(written(tmp_path, GOOD + f'power_off = ["sh", "-c", "echo $$ > {begun}; exec sleep 1000"]'))[
+            "n1"
+        ]
+    )
+    crash = asyncio.ensure_future(switch.crash())
+    async with asyncio.timeout(20):
+        while not (begun.exists() and begun.read_text()):
+            await asyncio.sleep(0.01)
+        crash.cancel()
+        await asyncio.wait([crash])
+    assert crash.cancelled()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()), 0)
