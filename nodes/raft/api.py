@@ -178,9 +178,12 @@ class Raft(Operators):
     async def wait_closed(self) -> None:
         """Wait until the node has shut down, by itself or because it was asked to.
 
+        What it raises was logged when the node stopped, and is the `__cause__` of every `ShuttingDown` from then on.
+
         Raises:
-            RaftStorageError: its storage failed.
+            RaftStorageError: its storage or its state machine failed; `__cause__` is what was raised there.
             LogContradiction: a leader contradicted what is committed.
+            Exception: whatever `on_membership` or `tracer` raised; anything else is a bug of this library.
         """
         await asyncio.shield(self._driver.ended)
         if self._driver.failure is not None:

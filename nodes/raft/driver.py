@@ -15,6 +15,7 @@ thousand operations per second these were what the time went into (docs/benchmar
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +24,7 @@ from typing import Any
 
 from raftbed.nodes.raft.config import MILLISECOND, Config
 from raftbed.nodes.raft.core import Core
-from raftbed.nodes.raft.errors import LeadershipLost, RaftStorageError, ShuttingDown
+from raftbed.nodes.raft.errors import LeadershipLost, RaftStorageError, ShuttingDown, in_words, was_foreseen
 from raftbed.nodes.raft.events import (
     Answered,
     Apply,
@@ -45,6 +46,8 @@ from raftbed.nodes.raft.snapshot_work import SnapshotWork
 from raftbed.nodes.raft.state import RaftMetrics, State
 from raftbed.nodes.raft.storage_thread import StorageThread, Workers
 from raftbed.nodes.raft.watch import MetricsWatch
+
+_log = logging.getLogger("raftbed.nodes")
 
 Tracer = Callable[[Sequence[Trace]], None]
 """Takes what happened in a round of the loop, in order, before anything of that round leaves the node."""
@@ -130,7 +133,7 @@ class Driver:
             ShuttingDown: the node is.
         """
         if self.closing:
-            raise ShuttingDown
+            raise ShuttingDown from self.failure
         token: asyncio.Future[Any] = self._loop.create_future()
         self._asked.add(token)
         self.push(make(token))
@@ -329,7 +332,7 @@ class Driver:
         try:
             answers = self._storage.apply_to_state_machine(effect.entries)
         except Exception as error:
-            raise RaftStorageError(f"the state machine failed: {type(error).__name__}: {error}") from error
+            raise RaftStorageError(f"the state machine failed: {in_words(error)}") from error
         self._applied = effect.entries[-1].index
         if not effect.tokens:
             return
@@ -391,6 +394,9 @@ class Driver:
             return
         self._ending = self.closing = True
         self.failure = failure
+        if failure is not None:
+            where = None if was_foreseen(failure.__cause__ or failure) else failure
+            _log.critical("node %s stops: %s", self._node, in_words(failure), exc_info=where)
         for timer in (self._timer, self._call_timer):
             if timer is not None:
                 timer.cancel()
@@ -400,14 +406,15 @@ class Driver:
         if core is not None:
             owed = core.leadership.writes.values() if core.leadership else ()
             for token in owed:
-                self._settle(token, LeadershipLost("the leader shut down before the write was committed"))
+                lost = LeadershipLost("the leader shut down before the write was committed")
+                self._settle(token, _because_of(failure, lost))
             core.change_state(State.SHUTDOWN)
             self.watch.publish(replace(core.metrics(self._applied), current_leader=None))
         else:
             self.watch.publish(RaftMetrics(self._node, State.SHUTDOWN))
-        self.watch.close()
+        self.watch.close(failure)
         for token in list(self._asked):
-            self._settle(token, ShuttingDown())
+            self._settle(token, _because_of(failure, ShuttingDown()))
         self._snapshots.end(self._close_storage)
 
     def _close_storage(self) -> None:
@@ -420,6 +427,11 @@ class Driver:
 
 
 def _storage_error(error: Exception) -> RaftStorageError:
-    failure = RaftStorageError(str(error))
+    failure = RaftStorageError(in_words(error))
     failure.__cause__ = error
     return failure
+
+
+def _because_of(cause: Exception | None, error: Exception) -> Exception:
+    error.__cause__ = cause
+    return error

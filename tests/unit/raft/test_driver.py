@@ -21,10 +21,11 @@ from raftbed.nodes.raft import (
     Raft,
     RaftStorageError,
     ShuttingDown,
+    State,
     VoteRequest,
     VoteResponse,
 )
-from raftbed.nodes.storage import MemoryStore
+from raftbed.nodes.storage import MemoryStore, StorageError
 
 
 class GatedStorage:
@@ -380,3 +381,61 @@ async def test_a_follower_answers_heartbeats_while_its_disk_works_and_takes_entr
     storage.gate.set()
     assert (await appended).verified_index == 1
     await raft.shutdown()
+
+
+async def test_why_a_node_stopped_is_logged_and_is_the_cause_of_every_refusal(caplog) -> None:
+    storage = GatedStorage()
+    raft = await three(storage, Agreeing())
+    watching = asyncio.ensure_future(raft.metrics().changed())
+    waiting = asyncio.ensure_future(raft.trigger_snapshot())
+    await asyncio.sleep(0)
+
+    def fail(entries: Sequence[Entry]) -> Sequence[Any]:
+        raise KeyError("no such account")
+
+    storage.apply_to_state_machine = fail  # type: ignore[method-assign]
+    write = raft.begin_write("x")
+    refusals: list[BaseException] = []
+    for pending in (write, waiting):
+        with pytest.raises((ShuttingDown, LeadershipLost)) as refused:
+            await pending
+        refusals.append(refused.value)
+    storage.gate.set()
+    with pytest.raises(RaftStorageError) as failure:
+        await raft.wait_closed()
+    assert str(failure.value) == "the state machine failed: KeyError: 'no such account'"
+    assert isinstance(failure.value.__cause__, KeyError)
+    assert (await watching).state is State.SHUTDOWN
+    for call in (raft.client_write("y"), raft.client_read(), raft.initialize({"n1"}), raft.metrics().changed()):
+        with pytest.raises(ShuttingDown) as refused:
+            await call
+        refusals.append(refused.value)
+    assert [refusal.__cause__ for refusal in refusals] == [failure.value] * 6
+    logged = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    assert [record.getMessage() for record in logged] == [f"node n1 stops: {failure.value}"]
+    assert "raise KeyError" in caplog.text  # where in the application it was
+
+
+async def test_what_a_storage_foresaw_is_logged_in_one_line(caplog) -> None:
+    storage = GatedStorage()
+
+    def fail() -> Any:
+        raise StorageError("data/00000001.log: does not have its checksum.")
+
+    storage.get_initial_state = fail  # type: ignore[method-assign]
+    raft = Raft("n1", Config("test"), Network(), storage)
+    with pytest.raises(RaftStorageError):
+        await raft.wait_closed()
+    assert [record.getMessage() for record in caplog.records] == [
+        "node n1 stops: data/00000001.log: does not have its checksum."
+    ]
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_node_that_is_asked_to_stop_has_no_failure_to_tell_of(caplog) -> None:
+    raft = await alone(GatedStorage())
+    await raft.shutdown()
+    with pytest.raises(ShuttingDown) as refused:
+        await raft.client_write("x")
+    assert refused.value.__cause__ is None
+    assert caplog.records == []
