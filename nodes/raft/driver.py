@@ -16,22 +16,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any
 
-from raftbed.nodes.raft.config import MILLISECOND, Config
+from raftbed.nodes.raft.calls import Calls
+from raftbed.nodes.raft.config import Config
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.errors import LeadershipLost, RaftStorageError, ShuttingDown, in_words, was_foreseen
 from raftbed.nodes.raft.events import (
-    Answered,
     Apply,
     Durable,
     Effect,
     Event,
-    Failed,
     Ready,
     Received,
     Respond,
@@ -41,6 +40,7 @@ from raftbed.nodes.raft.events import (
 )
 from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage
 from raftbed.nodes.raft.messages import MembershipConfig, NodeId, SnapshotMeta
+from raftbed.nodes.raft.peer_failures import PeerFailures
 from raftbed.nodes.raft.progress import Rate
 from raftbed.nodes.raft.snapshot_work import SnapshotWork
 from raftbed.nodes.raft.state import RaftMetrics, State
@@ -111,12 +111,11 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
         self._asked: set[asyncio.Future[Any]] = set()
-        self._calls: dict[asyncio.Future[Any], float] = {}  # messages on their way, to when each is given up; in order
-        self._call_timer: asyncio.TimerHandle | None = None
-        self._patience = config.election_timeout_min * MILLISECOND / 1e9
         self._disk = workers(self._loop, f"raft-storage-{node}")
+        failures = PeerFailures(node)
+        self._calls = Calls(network, config.election_timeout_min / 1000, failures, self.push)
         self._snapshots = SnapshotWork(
-            f"raft-snapshots-{node}", config, network, storage, self.push, self._end, workers
+            f"raft-snapshots-{node}", config, network, storage, self.push, self._end, failures, workers
         )
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.failure: Exception | None = None
@@ -352,40 +351,11 @@ class Driver:
         else:
             token.set_result(value)
 
-    # -- messages -----------------------------------------------------------------------------------------------------
-
     def _send(self, message: Send) -> None:
         if message.method == "install_snapshot":
             self._snapshots.send(message)
-            return
-        method: Callable[[NodeId, Any], Awaitable[Any]] = getattr(self._network, message.method)
-        try:
-            call = asyncio.ensure_future(method(message.to, message.request))
-        except Exception:  # a network may fail in any way it likes; the core only needs to know that it did
-            self.push(Failed(message))
-            return
-        self._calls[call] = self._loop.time() + self._patience
-        call.add_done_callback(lambda call: self._came_back(message, call))
-        if self._call_timer is None:
-            self._call_timer = self._loop.call_later(self._patience, self._give_up_calls)
-
-    def _came_back(self, message: Send, call: asyncio.Future[Any]) -> None:
-        self._calls.pop(call, None)
-        if call.cancelled() or call.exception() is not None:
-            self.push(Failed(message))
         else:
-            self.push(Answered(message, call.result()))
-
-    def _give_up_calls(self) -> None:
-        """Cancel those that have had no answer for too long; one timer, set to the oldest, does it for all."""
-        self._call_timer = None
-        now = self._loop.time()
-        for call, until in list(self._calls.items()):
-            if until > now:
-                self._call_timer = self._loop.call_later(until - now, self._give_up_calls)
-                break
-            del self._calls[call]
-            call.cancel()
+            self._calls.send(message)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -397,11 +367,9 @@ class Driver:
         if failure is not None:
             where = None if was_foreseen(failure.__cause__ or failure) else failure
             _log.critical("node %s stops: %s", self._node, in_words(failure), exc_info=where)
-        for timer in (self._timer, self._call_timer):
-            if timer is not None:
-                timer.cancel()
-        for call in list(self._calls):
-            call.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._calls.end()
         core = self._core
         if core is not None:
             owed = core.leadership.writes.values() if core.leadership else ()

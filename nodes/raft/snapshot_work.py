@@ -32,7 +32,8 @@ from raftbed.nodes.raft.events import (
     TakeSnapshot,
 )
 from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage, ReceivedChunk
-from raftbed.nodes.raft.messages import InstallSnapshotRequest, SnapshotMeta
+from raftbed.nodes.raft.messages import InstallSnapshotRequest, InstallSnapshotResponse, SnapshotMeta
+from raftbed.nodes.raft.peer_failures import PeerFailures
 from raftbed.nodes.raft.storage_thread import StorageThread, StorageWorker, Workers
 
 _log = logging.getLogger("raftbed.nodes")
@@ -48,6 +49,7 @@ class SnapshotWork:
         storage: has them.
         push: takes the event at the end of each piece of work.
         fail: is told why the node cannot go on.
+        failures: logs what the network does wrong.
         workers: make the thread.
     """
 
@@ -59,6 +61,7 @@ class SnapshotWork:
         storage: RaftStorage,
         push: Callable[[Event], None],
         fail: Callable[[Exception], None],
+        failures: PeerFailures,
         workers: Workers = StorageThread,
     ) -> None:
         self._name = name
@@ -67,6 +70,7 @@ class SnapshotWork:
         self._storage = storage
         self._push = push
         self._fail = fail
+        self._failures = failures
         self._workers = workers
         self._loop = asyncio.get_running_loop()
         self._thread: StorageWorker | None = None
@@ -148,7 +152,7 @@ class SnapshotWork:
         task.add_done_callback(self._sending.discard)
 
     async def _send(self, message: Send) -> None:
-        event: Event
+        event: Event = Failed(message)
         request = message.request
         assert isinstance(request, InstallSnapshotRequest)
         try:
@@ -156,10 +160,14 @@ class SnapshotWork:
                 data = await self._read(request)
                 done = request.offset + len(data) == request.snapshot.size
                 filled = msgspec.structs.replace(request, data=data, done=done)
-                event = Answered(message, await self._network.install_snapshot(message.to, filled))
+                answer: object = await self._network.install_snapshot(message.to, filled)
+            if isinstance(answer, InstallSnapshotResponse):
+                event = Answered(message, answer)
+            else:
+                self._failures.answered(message, answer)
         except Exception as error:  # a network may fail in any way it likes; a snapshot may have given way to a newer
-            _log.info("a piece of snapshot %s did not reach %s: %r", request.snapshot.id, message.to, error)
-            event = Failed(message)
+            if not self._failures.raised(message, error):
+                _log.info("a piece of snapshot %s did not reach %s: %r", request.snapshot.id, message.to, error)
         self._push(event)
 
     def _read(self, request: InstallSnapshotRequest) -> asyncio.Future[bytes]:
