@@ -31,7 +31,7 @@ from raftbed.nodes.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from raftbed.nodes.raft.operators import Operators
+from raftbed.nodes.raft.operators import Operators, checked_id
 from raftbed.nodes.raft.storage_thread import StorageThread, Workers
 from raftbed.nodes.raft.watch import MetricsWatch
 
@@ -51,6 +51,9 @@ class Raft(Operators):
             addresses of nodes that the network may not know yet.
         workers: make what the storage's blocking calls are made in: threads, unless told otherwise.
         make_core: makes the core, with the parameters of `Core`; a simulator brings one that does rare things.
+
+    Raises:
+        TypeError: `id` is no text.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Raft(Operators):
         workers: Workers = StorageThread,
         make_core: Callable[..., Core] = Core,
     ) -> None:
-        self.id = id
+        self.id = id = checked_id("id", id)
         self.config = config
         self._encode = msgspec.msgpack.Encoder().encode
         draws = random or Random()

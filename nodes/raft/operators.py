@@ -19,12 +19,34 @@ from raftbed.nodes.raft.messages import NodeId, SnapshotMeta
 from raftbed.nodes.raft.progress import Rate
 
 
+def checked_id(what: str, id: object) -> NodeId:
+    """A node's name, of which `what` says whose.
+
+    Raises:
+        TypeError: it is no text.
+    """
+    if not isinstance(id, str):
+        raise TypeError(f"{what}: the id of a node is text, such as 'n1', not {id!r}.")
+    return id
+
+
+def checked_ids(what: str, ids: Iterable[object]) -> tuple[NodeId, ...]:
+    """The names of nodes.
+
+    Raises:
+        TypeError: they are one text, whose letters would be taken for nodes; or one of them is no text.
+    """
+    if isinstance(ids, str):
+        raise TypeError(f"{what}: must be the ids of nodes, such as {{{ids!r}}}, not the text {ids!r}.")
+    return tuple(checked_id(what, id) for id in ids)
+
+
 class Operators:
     """Base of :class:`raftbed.nodes.raft.Raft`."""
 
     _driver: Driver
 
-    async def initialize(self, members: set[NodeId], addresses: Mapping[NodeId, str] | None = None) -> None:
+    async def initialize(self, members: Iterable[NodeId], addresses: Mapping[NodeId, str] | None = None) -> None:
         """Make this pristine node and `members` a cluster. Race-free when every member calls it.
 
         Parameters:
@@ -32,23 +54,26 @@ class Operators:
             addresses: where they are found, for nodes that join later.
 
         Raises:
+            TypeError: `members` is one text, or there is one among them that is none; nothing was done.
             InitializeNotAllowed: the node is not pristine.
             ShuttingDown: the node is.
         """
-        known = dict(addresses or {})
-        await self._driver.ask(lambda token: Initialize(token, tuple(members), known))
+        voters, known = checked_ids("members", members), dict(addresses or {})
+        await self._driver.ask(lambda token: Initialize(token, voters, known))
 
     async def add_non_voter(self, id: NodeId, address: str | None = None) -> None:
         """Have node `id` sent the log; returns once it is at line rate, that is, ready to become a voter.
 
         Raises:
+            TypeError: `id` is no text.
             NodeNotLeader: only the leader can.
             Noop: the node is a voter, or a non-voter with this address, already.
             ConfigChangeInProgress: the voters are being changed.
             ConfigChangeUnknown: this node was deposed meanwhile.
             ShuttingDown: the node is.
         """
-        await self._driver.ask(lambda token: AddNonVoter(token, id, address))
+        node = checked_id("id", id)
+        await self._driver.ask(lambda token: AddNonVoter(token, node, address))
 
     async def remove_non_voter(self, id: NodeId) -> None:
         """Send node `id`, which is no voter, the log no more; returns when that is committed.
@@ -69,6 +94,7 @@ class Operators:
         leads until the change is committed.
 
         Raises:
+            TypeError: `members` is one text, or there is one among them that is none; nothing was done.
             NodeNotLeader: only the leader can.
             InoperableConfig: there is nobody among `members`.
             Noop: they are the voters already.
@@ -76,7 +102,7 @@ class Operators:
             ConfigChangeUnknown: this node was deposed meanwhile.
             ShuttingDown: the node is.
         """
-        wanted, known = tuple(members), dict(addresses or {})
+        wanted, known = checked_ids("members", members), dict(addresses or {})
         await self._driver.ask(lambda token: ChangeMembership(token, wanted, known))
 
     async def transfer_leadership(self, target: NodeId | None = None) -> None:
