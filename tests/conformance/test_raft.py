@@ -40,6 +40,7 @@ from raftbed.nodes.raft import (
     ("options", "message"),
     [
         ({"cluster_name": ""}, "cluster_name: must be a name"),
+        ({"cluster_name": 5}, "cluster_name: must be a name"),
         ({"election_timeout_min": 300}, "election_timeout_min: 300 must be less than election_timeout_max"),
         ({"heartbeat_interval": 150}, "election_timeout_min: 150 must be more than heartbeat_interval"),
         ({"max_payload_entries": 0}, "max_payload_entries: must be a whole number of at least 1, not 0"),
@@ -47,7 +48,8 @@ from raftbed.nodes.raft import (
         ({"heartbeat_interval": 2.5}, "heartbeat_interval: must be a whole number"),
         ({"pre_vote": "yes"}, "pre_vote: must be true or false, not 'yes'"),
         ({"read_mode": "hope"}, 'read_mode: must be "read-index" or "lease"'),
-        ({"snapshot_policy": 5}, "snapshot_policy: must be LogsSinceLast or None"),
+        ({"snapshot_policy": 5}, "snapshot_policy: must be LogsSinceLast or None, not 5. Write LogsSinceLast(5)."),
+        ({"snapshot_policy": "often"}, "snapshot_policy: must be LogsSinceLast or None, not 'often'."),
         ({"snapshot_max_chunk_size": 0}, "snapshot_max_chunk_size: must be a whole number of at least 1"),
         ({"replication_lag_threshold": 0}, "replication_lag_threshold: must be a whole number of at least 1"),
         ({"trailing_logs": -1}, "trailing_logs: must be a whole number of at least 0"),
