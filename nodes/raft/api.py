@@ -48,7 +48,8 @@ class Raft(Operators):
         random: draws election timeouts.
         tracer: takes what happens, for a trace.
         on_membership: is told each membership as it comes into force, before anything is sent by it: it has the
-            addresses of nodes that the network may not know yet.
+            addresses of nodes that the network may not know yet. After a start that is first the one that was stored;
+            a pristine node has none to tell of. What it raises stops the node.
         workers: make what the storage's blocking calls are made in: threads, unless told otherwise.
         make_core: makes the core, with the parameters of `Core`; a simulator brings one that does rare things.
 
@@ -134,7 +135,10 @@ class Raft(Operators):
     # -- the application's side -----------------------------------------------------------------------------------
 
     async def current_leader(self) -> NodeId | None:
-        """Who leads, as far as this node knows: good for routing, never proof against a stale read."""
+        """Who leads, as far as this node knows: good for routing, never proof against a stale read.
+
+        None when it knows of nobody, and once it has shut down.
+        """
         return self._driver.watch.current.current_leader
 
     async def client_read(self) -> None:
@@ -170,7 +174,7 @@ class Raft(Operators):
         return self._driver.ask(lambda token: ClientWrite(token, data))
 
     def metrics(self) -> MetricsWatch:
-        """The node's metrics, to look at or to watch."""
+        """The node's metrics, to look at, which is possible after a shutdown, too, or to watch."""
         return self._driver.watch
 
     async def shutdown(self) -> None:

@@ -160,8 +160,8 @@ class Core(WhileWriting, Memberships, Elections, Transfers):
                 self.snapshot_requested(token)
             case SnapshotTaken(snapshot):
                 self.snapshot_taken(snapshot)
-            case SnapshotFailed(index, reason):
-                self.snapshot_failed(index, reason)
+            case SnapshotFailed(index, reason, error):
+                self.snapshot_failed(index, reason, error)
             case Elect():
                 self._elect()
             case Heartbeat():

@@ -25,7 +25,14 @@ from typing import Any
 from raftbed.nodes.raft.calls import Calls
 from raftbed.nodes.raft.config import Config
 from raftbed.nodes.raft.core import Core
-from raftbed.nodes.raft.errors import LeadershipLost, RaftStorageError, ShuttingDown, in_words, was_foreseen
+from raftbed.nodes.raft.errors import (
+    LeadershipLost,
+    RaftStorageError,
+    ShuttingDown,
+    because_of,
+    in_words,
+    was_foreseen,
+)
 from raftbed.nodes.raft.events import (
     Apply,
     Durable,
@@ -99,7 +106,7 @@ class Driver:
         self._random = random
         self._tracer = tracer
         self._on_membership = on_membership
-        self._membership: MembershipConfig | None = None  # that was told last
+        self._membership = MembershipConfig(())  # that was told last; this one, of a pristine node, tells nothing
         self._loop = asyncio.get_running_loop()
         self._make_core = make_core
         self._core: Core | None = None  # until the storage has recovered
@@ -115,7 +122,7 @@ class Driver:
         failures = PeerFailures(node)
         self._calls = Calls(network, config.election_timeout_min / 1000, failures, self.push)
         self._snapshots = SnapshotWork(
-            f"raft-snapshots-{node}", config, network, storage, self.push, self._end, failures, workers
+            f"raft-snapshots-{node}", config, network, storage, self.push, self._end, self.snapshot, failures, workers
         )
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.failure: Exception | None = None
@@ -137,6 +144,16 @@ class Driver:
         self._asked.add(token)
         self.push(make(token))
         return token
+
+    def tell(self, event: Event) -> None:
+        """Have the core take an event that nobody waits for.
+
+        Raises:
+            ShuttingDown: the node is.
+        """
+        if self.closing:
+            raise ShuttingDown from self.failure
+        self.push(event)
 
     def streams(self) -> dict[NodeId, tuple[Rate, int]]:
         """Of a leader's streams: how each does, and up to which entry its peer is known to have the log."""
@@ -375,31 +392,26 @@ class Driver:
             owed = core.leadership.writes.values() if core.leadership else ()
             for token in owed:
                 lost = LeadershipLost("the leader shut down before the write was committed")
-                self._settle(token, _because_of(failure, lost))
+                self._settle(token, because_of(failure, lost))
             core.change_state(State.SHUTDOWN)
             self.watch.publish(replace(core.metrics(self._applied), current_leader=None))
         else:
             self.watch.publish(RaftMetrics(self._node, State.SHUTDOWN))
         self.watch.close(failure)
         for token in list(self._asked):
-            self._settle(token, _because_of(failure, ShuttingDown()))
+            self._settle(token, because_of(failure, ShuttingDown()))
         self._snapshots.end(self._close_storage)
 
     def _close_storage(self) -> None:
-        self._disk.call(self._storage.close, (), self._closed)  # what it raises changes nothing any more
+        self._disk.call(self._storage.close, (), self._closed)
         self._disk.end()
 
-    def _closed(self, _result: Any, _error: Exception | None) -> None:
+    def _closed(self, _result: Any, error: Exception | None) -> None:
+        if error is not None:
+            _log.warning("node %s: its storage could not be closed: %s", self._node, in_words(error))
         if not self.ended.done():
             self.ended.set_result(None)
 
 
-def _storage_error(error: Exception) -> RaftStorageError:
-    failure = RaftStorageError(in_words(error))
-    failure.__cause__ = error
-    return failure
-
-
-def _because_of(cause: Exception | None, error: Exception) -> Exception:
-    error.__cause__ = cause
-    return error
+def _storage_error(error: Exception) -> Exception:
+    return because_of(error, RaftStorageError(in_words(error)))

@@ -195,6 +195,12 @@ def in_words(error: BaseException) -> str:
     return text if text and was_foreseen(error) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
+def because_of(cause: Exception | None, error: Exception) -> Exception:
+    """`error`, with its cause, for where it is handed on and not raised."""
+    error.__cause__ = cause
+    return error
+
+
 def was_foreseen(error: BaseException) -> bool:
     """The world failed, not a program: there is no need to see where in the program that was."""
     return isinstance(error, (OSError, RaftError))

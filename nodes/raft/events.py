@@ -113,10 +113,11 @@ class SnapshotTaken(msgspec.Struct, frozen=True):
 
 
 class SnapshotFailed(msgspec.Struct, frozen=True):
-    """There is none: it was aborted, or could not be written. The node goes on."""
+    """There is none: it was aborted, or could not be written, because of `error`. The node goes on."""
 
     index: int
     reason: str
+    error: Exception | None = None
 
 
 class ChunkStored(msgspec.Struct, frozen=True):

@@ -127,17 +127,25 @@ class Operators:
         return snapshot
 
     def trigger_election(self) -> None:
-        """Stand for election now. Peers that hear from a leader refuse."""
-        self._driver.push(Elect())
+        """Stand for election now. Peers that hear from a leader refuse.
+
+        Raises:
+            ShuttingDown: the node is.
+        """
+        self._driver.tell(Elect())
 
     def trigger_heartbeat(self) -> None:
-        """Let all peers hear from this node now, if it leads."""
-        self._driver.push(Heartbeat())
+        """Let all peers hear from this node now, if it leads.
+
+        Raises:
+            ShuttingDown: the node is.
+        """
+        self._driver.tell(Heartbeat())
 
     def streams(self) -> Mapping[NodeId, tuple[Rate, int]]:
         """Of a leader: how each peer's stream does, and up to which entry it is known to have the log. Else empty."""
         return self._driver.streams()
 
     def snapshot(self) -> SnapshotMeta | None:
-        """The snapshot that this node has."""
+        """The snapshot that this node has, or had when it shut down."""
         return self._driver.snapshot()

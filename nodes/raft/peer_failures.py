@@ -7,7 +7,7 @@ import re
 import reprlib
 from typing import Any
 
-from raftbed.nodes.raft.errors import RaftNetworkError, ShuttingDown, in_words
+from raftbed.nodes.raft.errors import RaftNetworkError, ShuttingDown, in_words, was_foreseen
 from raftbed.nodes.raft.events import Method, Send
 from raftbed.nodes.raft.messages import (
     AppendEntriesResponse,
@@ -52,6 +52,10 @@ class PeerFailures:
     def answered(self, message: Send, answer: object) -> None:
         """What was brought as the answer to `message` is none."""
         self._say(message, f"its answer is no {ANSWERS[message.method].__name__}, but {reprlib.repr(answer)}", None)
+
+    def unread(self, message: Send, error: Exception) -> None:
+        """The piece of a snapshot that `message` was to carry could not be read."""
+        self._say(message, f"the snapshot cannot be read: {in_words(error)}", None if was_foreseen(error) else error)
 
     def _say(self, message: Send, reason: str, error: BaseException | None) -> None:
         kind = _NUMBER.sub("N", reason)  # another port or address makes no other reason, which would fill the log

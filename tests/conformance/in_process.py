@@ -111,11 +111,14 @@ class Nodes(AsyncExitStack):
             self.start(name)
         return self
 
+    def storage(self, name: NodeId) -> NodeStorage:
+        """What a node had stored, with a new state machine."""
+        self.machines[name] = ListMachine()
+        return NodeStorage(self.stores[name], self.machines[name], self.snapshots[name])
+
     def start(self, name: NodeId, wrap: Callable[[RaftStorage], RaftStorage] = lambda storage: storage) -> Raft:
         """Start a node, or start it again on what it had stored."""
-        self.machines[name] = ListMachine()
-        storage = wrap(NodeStorage(self.stores[name], self.machines[name], self.snapshots[name]))
-        raft = Raft(name, self.config, self.wires.of(name), storage)
+        raft = Raft(name, self.config, self.wires.of(name), wrap(self.storage(name)))
         self.wires.nodes[name] = raft
         self.push_async_callback(raft.shutdown)
         return raft
