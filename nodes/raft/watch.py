@@ -60,11 +60,12 @@ class MetricsWatch:
         await self._change.wait()
         return self.current
 
-    async def wait_for(self, condition: Callable[[RaftMetrics], bool]) -> RaftMetrics:
-        """Wait until `condition` holds of the metrics, which may be at once.
+    async def wait_for(self, condition: Callable[[RaftMetrics], object]) -> RaftMetrics:
+        """Wait until `condition` holds of the metrics, that is, gives something true; which may be at once.
 
         Raises:
             ShuttingDown: the node has shut down, and it does not hold.
+            Exception: whatever `condition` raised.
         """
         while not condition(self.current):
             await self.changed()

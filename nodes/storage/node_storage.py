@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from raftbed.nodes.raft.interfaces import ReceivedChunk
@@ -14,8 +14,11 @@ from raftbed.nodes.storage.memory import MemorySnapshots
 class StateMachine(Protocol):
     """Takes committed commands, one after the other."""
 
-    def apply(self, command: Mapping[str, Any]) -> Any:
-        """Do one command and answer it. Must be deterministic."""
+    def apply(self, command: Any) -> Any:
+        """Do one command and answer it. Must be deterministic.
+
+        Must not raise: answer an error; an exception stops every node, and again after each restart.
+        """
         ...
 
     def capture(self) -> Callable[[], Iterable[bytes]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -36,12 +34,3 @@ def test_every_option_is_in_the_table_with_its_default():
     defaults = {field.name: field.default for field in fields(Config) if field.name != "cluster_name"}
     said = {name: default.strip('"').replace("true", "True") for name, default, _ in rows("Configuration")}
     assert said == {name: str(default) for name, default in defaults.items()}
-
-
-def test_the_example_of_embedding_runs(tmp_path):
-    page = (ROOT / "docs" / "embedding.md").read_text()
-    example = page.partition("```python\n")[2].partition("```")[0]
-    assert len(example.splitlines()) < 75
-    ended = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert ended.stderr == ""
-    assert re.fullmatch(r"42 42\nask n[123] to \{'add': 1\}\nafter a restart: 42\n", ended.stdout)
