@@ -130,7 +130,7 @@ class Core(WhileWriting, Memberships, Elections, Transfers):
         elif isinstance(event, ClientRead):
             self.read_requested(event.token)
         elif isinstance(event, ClientWrite):
-            self.write_requested(event.token, event.data)
+            self.write_requested(event.token, event.data, event.given)
         else:
             self._rare_event(event)
 
@@ -188,13 +188,13 @@ class Core(WhileWriting, Memberships, Elections, Transfers):
 
     # -- events ---------------------------------------------------------------------------------------------------
 
-    def write_requested(self, token: Token, data: object) -> None:
-        """The application wants `data` committed."""
+    def write_requested(self, token: Token, data: object, given: object) -> None:
+        """The application wants `data` committed, a copy of what was given."""
         leadership = self.leadership
         if leadership is None:
-            self.respond(token, WriteForwardToLeader(data, self.leader_id))
+            self.respond(token, WriteForwardToLeader(given, self.leader_id))
         elif leadership.transfer is not None:
-            self.respond(token, WriteForwardToLeader(data, None))  # whoever leads next; this node is about not to
+            self.respond(token, WriteForwardToLeader(given, None))  # whoever leads next; this node is about not to
         elif self.is_overloaded():
             self.respond(token, Overloaded(f"{self.log.last_index - self.settled_index} entries are not committed yet"))
         else:

@@ -94,11 +94,13 @@ class Nodes(AsyncExitStack):
 
     Parameters:
         size: how many.
+        machine: makes the state machine of each.
         options: fields of `Config`.
     """
 
-    def __init__(self, size: int, **options: Any) -> None:
+    def __init__(self, size: int, *, machine: Callable[[], ListMachine] = ListMachine, **options: Any) -> None:
         super().__init__()
+        self._make_machine = machine
         self.config = Config("test", **options)
         self.wires = Wires()
         self.names = [f"n{number}" for number in range(1, size + 1)]
@@ -113,7 +115,7 @@ class Nodes(AsyncExitStack):
 
     def start(self, name: NodeId, wrap: Callable[[RaftStorage], RaftStorage] = lambda storage: storage) -> Raft:
         """Start a node, or start it again on what it had stored."""
-        self.machines[name] = ListMachine()
+        self.machines[name] = self._make_machine()
         storage = wrap(NodeStorage(self.stores[name], self.machines[name], self.snapshots[name]))
         raft = Raft(name, self.config, self.wires.of(name), storage)
         self.wires.nodes[name] = raft
