@@ -11,8 +11,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import msgspec
-
+from raftbed.nodes.raft.commands import as_carried
 from raftbed.nodes.raft.config import Config
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.driver import ClientWriteResponse, Driver, Tracer
@@ -73,7 +72,6 @@ class Raft(Operators):
     ) -> None:
         self.id = id = checked_id("id", id)
         self.config = config
-        self._encode = msgspec.msgpack.Encoder().encode
         draws = random or Random()
         self._driver = Driver(id, config, network, storage, clock, draws, tracer, on_membership, workers, make_core)
 
@@ -155,8 +153,11 @@ class Raft(Operators):
     async def client_write(self, data: Any) -> ClientWriteResponse:
         """Append, commit and apply `data`, which msgpack can carry; returns what the state machine answered.
 
+        It is copied, and every state machine is given what msgpack makes of it: a list for a tuple, say.
+
         Raises:
-            TypeError, OverflowError: `data` is nothing that msgpack can carry.
+            TypeError, OverflowError, ValueError: `data` is nothing that msgpack can carry, or is nested deeper than
+                `MAX_DEPTH` levels.
             WriteForwardToLeader: this node does not lead; the write was not appended, and carries the payload back.
             Overloaded: too much is uncommitted; the write was not appended.
             LeadershipLost: nobody knows what becomes of the write.
@@ -170,8 +171,8 @@ class Raft(Operators):
 
     def begin_write(self, data: Any) -> asyncio.Future[ClientWriteResponse]:
         """Begin a `client_write`; the future ends as it would. Whoever gives up on it has still written."""
-        self._encode(data)  # here, where it hurts only the caller
-        return self._driver.ask(lambda token: ClientWrite(token, data))
+        command = as_carried(data)  # here, where what is wrong with it hurts only the caller
+        return self._driver.ask(lambda token: ClientWrite(token, command, data))
 
     def metrics(self) -> MetricsWatch:
         """The node's metrics, to look at, which is possible after a shutdown, too, or to watch."""

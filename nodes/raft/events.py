@@ -50,10 +50,17 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class ClientWrite(msgspec.Struct, frozen=True):
-    """The application wants `data` committed."""
+    """The application wants `data` committed.
+
+    Attributes:
+        token: whom to answer.
+        data: a copy that nobody else changes.
+        given: what it is a copy of, which goes back with a refusal.
+    """
 
     token: Token
     data: Any
+    given: Any
 
 
 class ClientRead(msgspec.Struct, frozen=True):

@@ -94,11 +94,13 @@ class Nodes(AsyncExitStack):
 
     Parameters:
         size: how many.
+        machine: makes the state machine of each.
         options: fields of `Config`.
     """
 
-    def __init__(self, size: int, **options: Any) -> None:
+    def __init__(self, size: int, *, machine: Callable[[], ListMachine] = ListMachine, **options: Any) -> None:
         super().__init__()
+        self._make_machine = machine
         self.config = Config("test", **options)
         self.wires = Wires()
         self.names = [f"n{number}" for number in range(1, size + 1)]
@@ -113,7 +115,7 @@ class Nodes(AsyncExitStack):
 
     def storage(self, name: NodeId) -> NodeStorage:
         """What a node had stored, with a new state machine."""
-        self.machines[name] = ListMachine()
+        self.machines[name] = self._make_machine()
         return NodeStorage(self.stores[name], self.machines[name], self.snapshots[name])
 
     def start(self, name: NodeId, wrap: Callable[[RaftStorage], RaftStorage] = lambda storage: storage) -> Raft:
