@@ -114,7 +114,7 @@ class Config:
             raise ConfigError(f'read_mode: must be "read-index" or "lease", not {self.read_mode!r}.')
         policy: object = self.snapshot_policy
         if not isinstance(policy, LogsSinceLast | None):
-            meant = f" Write LogsSinceLast({policy})." if isinstance(policy, int) else ""
+            meant = f" Write LogsSinceLast({policy})." if isinstance(policy, int) and policy > 0 else ""
             raise ConfigError(f"snapshot_policy: must be LogsSinceLast or None, not {policy!r}.{meant}")
         if self.lease_drift_percent >= 100:
             raise ConfigError(f"lease_drift_percent: must be less than 100, not {self.lease_drift_percent}.")

@@ -50,6 +50,7 @@ from raftbed.nodes.raft import (
         ({"pre_vote": "yes"}, "pre_vote: must be true or false, not 'yes'"),
         ({"read_mode": "hope"}, 'read_mode: must be "read-index" or "lease"'),
         ({"snapshot_policy": 5}, "snapshot_policy: must be LogsSinceLast or None, not 5. Write LogsSinceLast(5)."),
+        ({"snapshot_policy": 0}, "snapshot_policy: must be LogsSinceLast or None, not 0."),
         ({"snapshot_policy": "often"}, "snapshot_policy: must be LogsSinceLast or None, not 'often'."),
         ({"snapshot_max_chunk_size": 0}, "snapshot_max_chunk_size: must be a whole number of at least 1"),
         ({"replication_lag_threshold": 0}, "replication_lag_threshold: must be a whole number of at least 1"),
@@ -61,6 +62,7 @@ def test_a_configuration_that_contradicts_itself_is_refused(options, message):
     with pytest.raises(ConfigError) as error:
         Config(**{"cluster_name": "test", **options})
     assert str(error.value).startswith(message)
+    assert ("Write" in str(error.value)) == ("Write" in message)
 
 
 def test_an_option_that_there_is_not_is_refused():
