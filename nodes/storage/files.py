@@ -75,6 +75,17 @@ class Directory(Protocol):
         """Open a file to append, made when it is missing; with `truncate_to`, cut it to that size first, durably."""
         ...
 
+    def write_again(self, name: str, offset: int, data: bytes) -> None:
+        """Write bytes that a file has at `offset` there once more, durably; nothing else of it changes.
+
+        That they could be read does not say that they are on disk: what a sync could not write may be in the system's
+        memory still, as if it had been written, and no later sync would write it.
+
+        Raises:
+            OSError: they may not survive a power failure.
+        """
+        ...
+
     def remove(self, name: str) -> None:
         """Remove a file."""
         ...
@@ -193,6 +204,15 @@ class DiskDirectory:
             os.ftruncate(fd, truncate_to)
             os.fsync(fd)
         return DiskFile(fd, os.fstat(fd).st_size, self._ahead)
+
+    def write_again(self, name: str, offset: int, data: bytes) -> None:
+        """See `Directory`."""
+        fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fd)
+        try:
+            _write_all(fd, data, offset)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def remove(self, name: str) -> None:
         """See `Directory`."""

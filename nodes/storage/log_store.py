@@ -18,6 +18,13 @@ that was never synced and that nothing was promised on; it is cut off, durably, 
 it. A broken record with one of a later write behind it, or in an earlier segment, or a log with a gap, was not left by
 a power failure but by something that changed what had been synced: the store refuses to open, because going on would
 be silent loss.
+
+That a record can be read does not say that it is on disk. After a failed sync, Linux takes for written what it could
+not write, keeps it in memory, and tells whoever syncs next that all is well ("fsyncgate", 2018). A store stops at the
+first sync that fails, so this can be true of its last write only: what is before it, in this segment and in earlier
+ones, was synced before it was written. So what is left of the last write is written once more on opening, and synced,
+before anything of it is trusted. It is written in its place, the same bytes: a power failure meanwhile can take nothing
+that was durable.
 """
 
 from __future__ import annotations
@@ -140,10 +147,10 @@ class DiskLogStore:
     def _replay(self, directory: Directory, number: int, *, last: bool) -> None:
         name = _name(number)
         content = directory.read(name)
-        end = 0
+        begin = end = 0  # of the last write, as far as its records are sound
         for record in records(number, content):
             self._take(record, directory.path(name), number)
-            end = record.end
+            begin, end = record.batch, record.end
         if end < len(content):
             behind = later_batch_after(number, content, end)
             if behind is not None or not last:
@@ -155,6 +162,8 @@ class DiskLogStore:
             if end == 0:
                 raise CorruptRecord(f"{directory.path(name)}: has no header. {_REMEDY}")
             return
+        if end:  # it may have been read from the system's memory, and be on no disk
+            directory.write_again(name, begin, content[begin:end])
         # The tear, if there is one, is cut off; a segment torn within its header is begun again.
         self._file = directory.open(name, truncate_to=end)
         self._segment, self._next_offset, self._batch = number, end, end

@@ -67,6 +67,22 @@ def test_a_file_that_is_opened_again_goes_on_at_its_end(directory):
     assert directory.read("log") == b"onetthree"
 
 
+def test_writing_again_changes_nothing_and_syncs(directory, tmp_path, monkeypatch):
+    file = directory.open("log")
+    file.append(b"one")
+    file.append(b"two")
+    file.close()
+    asked = []
+    pwrite, fsync = os.pwrite, os.fsync
+    monkeypatch.setattr(
+        os, "pwrite", lambda fd, data, offset: (asked.append((bytes(data), offset)), pwrite(fd, data, offset))[1]
+    )
+    monkeypatch.setattr(os, "fsync", lambda fd: (asked.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
+    directory.write_again("log", 3, b"two")
+    assert asked == [(b"two", 3), str(tmp_path / "log")]
+    assert directory.read("log") == b"onetwo"
+
+
 def test_without_zeros_ahead_a_file_has_what_was_appended(tmp_path):
     directory = DiskDirectory(tmp_path)
     file = directory.open("snapshot")
