@@ -17,6 +17,7 @@ WRITTEN_AHEAD = 1 << 20
 """Bytes of zeros ahead of a large file's end: enough to be rare, few enough for one sync not to take long by them."""
 _LEAST_AHEAD = 64 << 10
 _PAGE = 4096
+_CLOSED = -1
 _ZEROS = bytes(WRITTEN_AHEAD + _PAGE)
 
 
@@ -40,7 +41,7 @@ class File(Protocol):
         ...
 
     def close(self) -> None:
-        """Close it; what was written ahead of its end is cut off, durably.
+        """Close it; what was written ahead of its end is cut off, durably. Done once, even when it fails.
 
         Raises:
             OSError: it may be there still.
@@ -142,12 +143,15 @@ class DiskFile:
 
     def close(self) -> None:
         """See `File`."""
+        fd, self._fd = self._fd, _CLOSED  # even if closing fails: another file may have the number by then
+        if fd == _CLOSED:
+            return
         try:
             if self._zeros_end > self._end:
-                os.ftruncate(self._fd, self._end)
-                os.fsync(self._fd)
+                os.ftruncate(fd, self._end)
+                os.fsync(fd)
         finally:
-            os.close(self._fd)
+            os.close(fd)
 
 
 class DiskDirectory:
@@ -200,10 +204,14 @@ class DiskDirectory:
     def open(self, name: str, *, truncate_to: int | None = None) -> DiskFile:
         """See `Directory`."""
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
-        if truncate_to is not None:
-            os.ftruncate(fd, truncate_to)
-            os.fsync(fd)
-        return DiskFile(fd, os.fstat(fd).st_size, self._ahead)
+        try:
+            if truncate_to is not None:
+                os.ftruncate(fd, truncate_to)
+                os.fsync(fd)
+            return DiskFile(fd, os.fstat(fd).st_size, self._ahead)
+        except OSError:
+            os.close(fd)
+            raise
 
     def write_again(self, name: str, offset: int, data: bytes) -> None:
         """See `Directory`."""

@@ -319,8 +319,9 @@ class DiskLogStore:
 
     def _begin_segment(self, number: int) -> None:
         assert self._directory is not None
-        if self._file is not None:
-            self._file.close()  # durably without its zeros: in front of the next segment they would be damage
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()  # durably without its zeros: in front of the next segment they would be damage
         self._segment, self._next_offset, self._batch = number, 0, 0
         self._file = self._directory.open(_name(number))
         self._write(self._header())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from fake_disk import FakeDisk
 from raftbed.nodes.raft import Entry, HardState, Normal
 from raftbed.nodes.raft.messages import LogBase
 from raftbed.nodes.storage import CorruptRecord, DiskLogStore, StorageError
+from raftbed.nodes.storage.files import DiskDirectory, DiskFile
 from raftbed.nodes.storage.log_store import COMPACTED_SIZE
 
 
@@ -234,6 +236,39 @@ def test_a_disk_that_fills_up_at_a_roll_over():
     disk.open = real_open
     found = DiskLogStore(disk.all_that_was_written()).get_initial_state()
     assert found.entries in ((), entries(1, 1))
+
+
+class NoNextSegment(DiskDirectory):
+    """A disk without room for a second segment, or one on which the end of the first cannot be synced."""
+
+    def __init__(self, path, how: str) -> None:
+        super().__init__(path, ahead=4096)
+        self.how = how
+
+    def open(self, name: str, *, truncate_to: int | None = None) -> DiskFile:
+        if self.how == "no room" and name == "00000002.log":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().open(name, truncate_to=truncate_to)
+
+
+@pytest.mark.parametrize("how", ["no room", "failing sync"])
+def test_a_log_whose_next_segment_cannot_be_begun_leaves_the_files_of_others_alone(how, tmp_path, monkeypatch):
+    """Its file is closed by then, and another may have its number: a snapshot, a client's socket."""
+    store = DiskLogStore(NoNextSegment(tmp_path / "log", how), segment_size=1)
+    store.get_initial_state()
+    if how == "failing sync":
+        monkeypatch.setattr(os, "fsync", lambda fd: os.fstat(-1))
+    with pytest.raises(StorageError, match=r"No space left on device|Bad file descriptor"):
+        store.persist(None, None, entries(1, 1))
+    monkeypatch.undo()
+    others = [open(tmp_path / f"other{number}", "wb") for number in range(3)]  # noqa: SIM115
+    for other in others:
+        other.write(bytes(50_000))
+        other.flush()
+    store.close()
+    assert [os.fstat(other.fileno()).st_size for other in others] == [50_000] * 3, "open, and as they were"
+    for other in others:
+        other.close()
 
 
 def test_a_directory_that_cannot_be_read_is_one_sentence(tmp_path):
