@@ -144,7 +144,8 @@ class SimulatedDisk:
 
     def remove(self, name: str) -> None:
         """Durable at once. What replaces the file has been synced; a write under way in another file has not been."""
-        del self._files[name]
+        if self._files.pop(name, None) is None:
+            raise _error(errno.ENOENT)
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in place of what had that name."""

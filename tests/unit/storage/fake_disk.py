@@ -137,7 +137,8 @@ class FakeDisk:
         self.files[new].name_synced = False
 
     def remove(self, name: str) -> None:
-        del self.files[name]
+        if self.files.pop(name, None) is None:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", name)
 
     def sync(self) -> None:
         if self.sync_fails():
