@@ -8,6 +8,7 @@ that of etcd's write-ahead log and of databases.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -240,15 +241,29 @@ class DiskDirectory:
 
 
 def _make_directory(path: Path) -> None:
-    """Make a directory and those above it, as far as they are missing, so that they stay over a power failure."""
-    missing = [place for place in (path, *path.parents) if not place.exists()]
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for place in missing:
-        fd = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    """Make a directory and those above it, as far as they are missing, so that they stay over a power failure.
+
+    Each is synced before one is made in it. So of those that are there, only the innermost may have been made by a
+    process that was killed before it had synced the name.
+    """
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    if not path.is_mount():
+        with contextlib.suppress(PermissionError):  # it is in one that we may not list: then we have not made it either
+            _sync_directory(path.parent)
+    for place in reversed(missing):
+        place.mkdir(mode=0o700 if place == missing[0] else 0o777, exist_ok=True)
+        _sync_directory(place.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _write_all(fd: int, data: bytes | memoryview, offset: int) -> int:

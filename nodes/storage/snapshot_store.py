@@ -60,6 +60,7 @@ class DiskSnapshots:
                 if name.endswith(".partial"):
                     directory.remove(name)
             names = [name for name in directory.names() if _NAME.fullmatch(name)]
+            directory.sync()  # the node that gave the last one its name may have been killed before it had synced that
             if names:
                 self._current = self._footer(names[-1])
                 self._verify(names[-1], self._current)

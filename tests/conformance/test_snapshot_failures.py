@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
-from test_snapshot_storage import Disks, entries, meta, receive
+from test_snapshot_storage import Disks, FakeDisk, entries, meta, receive, workload
 
 from raftbed.nodes.raft import HardState, LogBase
 from raftbed.nodes.storage import NodeStorage, StorageError
@@ -88,3 +89,74 @@ def test_a_snapshot_that_came_damaged_keeps_no_room():
     storage, *_ = disks.open()
     assert not receive(storage, snapshot, bytes(snapshot.size))
     assert disks.snapshots.names() == []
+
+
+# -- what a start trusts ----------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """SIGKILL."""
+
+
+def test_a_node_killed_before_a_received_snapshots_name_was_synced():
+    """The name can be read, and is not on disk. The log is compacted after that, durably; so the name must be, too."""
+    source = with_entries(Disks())
+    snapshot = source.write_snapshot(meta(20), source.capture_state(), lambda: False)
+    assert snapshot is not None
+    disks = Disks()
+    storage, *_ = disks.open()
+    storage.persist(HardState(1), None, entries(1, 5))
+    assert receive(storage, snapshot, source.read_snapshot(snapshot, 0, 1 << 20))
+
+    def killed() -> None:
+        raise Killed
+
+    disks.snapshots.sync = killed
+    with pytest.raises(Killed):
+        storage.persist(None, 1, (), compact_to=snapshot.base(), install=snapshot)
+    del disks.snapshots.sync
+    storage, state, _ = disks.open()
+    assert state.snapshot == snapshot
+    storage.persist(None, None, entries(21, 22))
+    _, state, machine = disks.left("only_what_was_synced").open()
+    assert (state.snapshot, state.entries) == (snapshot, entries(21, 22))
+    assert machine.commands == list(range(2, 21))
+
+
+def work(disks: Disks, promised: list[int]) -> None:
+    """Snapshots are taken, and one is received; `promised` has the last entry that was acknowledged."""
+    source = with_entries(Disks())
+    received = source.write_snapshot(meta(20), source.capture_state(), lambda: False)
+    assert received is not None
+    storage, _, machine = disks.open()
+    workload(storage, machine, promised)
+    assert receive(storage, received, source.read_snapshot(received, 0, 1 << 20), size=200)
+    storage.persist(None, 1, (), compact_to=received.base(), install=received)
+    promised.append(20)
+    storage.remove_obsolete()
+    storage.persist(None, None, entries(21, 21))
+    promised.append(21)
+    storage.close()
+
+
+@pytest.mark.parametrize("disk", ["log", "snapshots"])
+def test_what_a_node_finds_after_a_failed_sync_outlasts_a_power_failure(disk):
+    for syncs in range(1000):
+        disks, promised = Disks(FakeDisk(ahead=50), FakeDisk()), [0]
+        failing = getattr(disks, disk)
+        failing.syncs_left = syncs
+        with contextlib.suppress(StorageError):
+            work(disks, promised)
+        if not failing.failing_sync:
+            assert syncs > 10
+            assert promised[-1] == 21
+            return
+        failing.works_again()
+        _, found, before = disks.open()
+        last = found.entries[-1].index if found.entries else found.base.index
+        assert last >= promised[-1]
+        for how in ("all_that_was_written", "only_what_was_synced"):
+            storage, again, machine = disks.left(how).open()
+            assert (again, machine.commands) == (found, before.commands)
+            storage.persist(None, None, entries(last + 1, last + 1))
+    raise AssertionError("the work never comes to its end")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from fake_disk import FakeDisk
@@ -351,6 +353,67 @@ def test_a_new_directory_survives_a_power_failure(tmp_path, monkeypatch):
     store.get_initial_state()
     store.close()
     assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= set(synced)
+
+
+class Killed(BaseException):
+    """SIGKILL."""
+
+
+class NamesOnDisk:
+    """Takes the place of `os.fsync`: which names of files and directories were synced. Kills after so many syncs."""
+
+    def __init__(self, syncs: int) -> None:
+        self.left: int | None = syncs
+        self.names: set[Path] = set()
+        self.fsync = os.fsync
+
+    def __call__(self, fd: int) -> None:
+        if self.left == 0:
+            raise Killed
+        if self.left is not None:
+            self.left -= 1
+        self.fsync(fd)
+        place = Path(f"/proc/self/fd/{fd}").readlink()
+        if place.is_dir():
+            self.names.update(place.iterdir())
+
+
+def test_a_directory_whose_maker_was_killed_survives_a_power_failure(tmp_path, monkeypatch):
+    """Whoever comes next finds it, and cannot know whether its name was synced; so it is synced again."""
+    for syncs in range(20):
+        top = tmp_path / str(syncs)
+        top.mkdir()
+        on_disk = NamesOnDisk(syncs)
+        monkeypatch.setattr(os, "fsync", on_disk)
+        first = DiskLogStore(top / "a" / "b")
+        with contextlib.suppress(Killed):
+            first.get_initial_state()
+        killed, on_disk.left = on_disk.left == 0, None
+        first.close()
+        second = DiskLogStore(top / "a" / "b")
+        second.get_initial_state()
+        second.close()
+        assert {top / "a", top / "a" / "b", top / "a" / "b" / "00000001.log"} <= on_disk.names
+        if not killed:
+            assert syncs > 3
+            return
+    raise AssertionError("a start never comes to its end")
+
+
+def test_a_directory_that_others_made_need_not_be_readable(tmp_path, monkeypatch):
+    """Syncing it takes the permission to list it. Whoever has not got that has not made it either."""
+    (tmp_path / "data").mkdir()
+    real_open = os.open
+
+    def refuse(path: object, flags: int, *more: int, **options: int) -> int:
+        if path == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_open(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    store = DiskLogStore(tmp_path / "data")
+    store.get_initial_state()
+    store.close()
 
 
 def test_a_second_process_is_refused(tmp_path):
