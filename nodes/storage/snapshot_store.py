@@ -13,6 +13,7 @@ written. A file without a sound footer was never finished; a file in its place a
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import struct
 import zlib
@@ -27,6 +28,7 @@ from raftbed.nodes.storage.base import CorruptRecord, StorageError
 from raftbed.nodes.storage.files import Directory, DiskDirectory, File
 from raftbed.nodes.storage.frames import framed, unframed
 
+_log = logging.getLogger("raftbed.nodes")
 _MAGIC = b"raftbed snapshot"
 _TAIL = struct.Struct("<II16s")
 _NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9a-f]{8}\.snapshot")
@@ -58,7 +60,7 @@ class DiskSnapshots:
             directory = self._directory = DiskDirectory(self._place) if isinstance(self._place, Path) else self._place
             for name in directory.names():
                 if name.endswith(".partial"):
-                    directory.remove(name)
+                    self._remove_unfinished(directory, name)
             names = [name for name in directory.names() if _NAME.fullmatch(name)]
             directory.sync()  # the node that gave the last one its name may have been killed before it had synced that
             if names:
@@ -67,6 +69,12 @@ class DiskSnapshots:
         except OSError as error:
             raise StorageError(f"{self._path('')}: the snapshots cannot be read: {error}.") from error
         return self._current
+
+    def _remove_unfinished(self, directory: Directory, name: str) -> None:
+        try:
+            directory.remove(name)
+        except OSError as error:  # nothing of it is used: it is cut off when the next one is begun
+            _log.warning("%s: an unfinished snapshot cannot be removed: %s", directory.path(name), error)
 
     def _footer(self, name: str) -> SnapshotMeta:
         assert self._directory is not None
