@@ -10,6 +10,7 @@ from typing import Any
 
 from raftbed.nodes.raft import (
     ChangeConfigError,
+    ConfigChangeAbandoned,
     ConfigChangeInProgress,
     ConfigChangeUnknown,
     InitializeNotAllowed,
@@ -119,6 +120,7 @@ def of_initialize(node: str, error: Exception) -> Problem | None:
 
 
 _CHANGES = {
+    ConfigChangeAbandoned: (409, "change-abandoned"),
     ConfigChangeInProgress: (409, "change-in-progress"),
     InoperableConfig: (400, "inoperable-config"),
     Noop: (409, "no-change"),

@@ -81,12 +81,14 @@ class Core(WhileWriting, Memberships, Elections, Transfers):
             hash=self.log.prefix_hash(self.log.last_index),
         )
         self.advance_commit(self.commit_index_at_start())
+        if self.config.read_mode == "lease" and self.term:
+            # A leader may rely on a lease that this node gave before it restarted: as a voter, even if its disk had not
+            # come to the configuration that made it one.
+            self.leader_heard = self.now
         if not self.may_stand():
             return
         self.state = State.FOLLOWER
-        if self.config.read_mode == "lease" and self.term:
-            self.leader_heard = self.now  # a leader may rely on a lease that this node gave before it restarted
-        if self.membership.voters() == (self.id,):
+        if self.membership.voters() == (self.id,) and not self.heard_from_leader():
             self.campaign()  # nobody else could object
         else:
             self.reset_election_deadline()

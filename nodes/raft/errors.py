@@ -22,6 +22,7 @@
     ├── InoperableConfig                 a cluster without voters could never do anything again
     ├── NodeNotLeader                    only the leader changes the membership
     ├── Noop                             the membership is like that already
+    ├── ConfigChangeAbandoned            taken back by an operator before the voters were changed
     └── ConfigChangeUnknown              begun, and then the leader was deposed: nobody knows what becomes of it
     TransferError
     ├── TransferNotLeader                only the leader can hand over its leadership
@@ -155,6 +156,10 @@ class Noop(ChangeConfigError):
 
 class ConfigChangeUnknown(ChangeConfigError):
     """The change was begun, then the leader was deposed: its successor may complete it, or never hear of it."""
+
+
+class ConfigChangeAbandoned(ChangeConfigError):
+    """An operator took the change back while it waited for new nodes: the voters are what they were."""
 
 
 class TransferError(Exception):

@@ -44,7 +44,8 @@ class Operators:
         Raises:
             NodeNotLeader: only the leader can.
             Noop: the node is a voter, or a non-voter with this address, already.
-            ConfigChangeInProgress: the voters are being changed.
+            ConfigChangeInProgress: the voters are being changed. The address of a node that this change waits for can
+                be corrected all the same.
             ConfigChangeUnknown: this node was deposed meanwhile.
             ShuttingDown: the node is.
         """
@@ -52,6 +53,8 @@ class Operators:
 
     async def remove_non_voter(self, id: NodeId) -> None:
         """Send node `id`, which is no voter, the log no more; returns when that is committed.
+
+        A change of the voters that still waits for this node is given up by it.
 
         Raises:
             NodeNotLeader: only the leader can.
@@ -65,14 +68,17 @@ class Operators:
     async def change_membership(self, members: Iterable[NodeId], addresses: Mapping[NodeId, str] | None = None) -> None:
         """Make `members` the voters, by joint consensus; returns once they are, and the change is committed.
 
-        Nodes that the cluster does not know are brought up as non-voters first. A leader that is not among `members`
-        leads until the change is committed.
+        Nodes that the cluster does not know are brought up as non-voters first, however long that takes: whoever gives
+        up on this call does not end the change. As long as it waits for them, it is taken back by asking for the voters
+        that there are, or by removing a node that it waits for. A leader that is not among `members` leads until the
+        change is committed.
 
         Raises:
             NodeNotLeader: only the leader can.
             InoperableConfig: there is nobody among `members`.
             Noop: they are the voters already.
             ConfigChangeInProgress: another change is under way.
+            ConfigChangeAbandoned: an operator took it back; the voters are what they were.
             ConfigChangeUnknown: this node was deposed meanwhile.
             ShuttingDown: the node is.
         """
