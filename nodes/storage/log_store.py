@@ -122,7 +122,7 @@ class DiskLogStore:
                     f"{self._first}; a segment is missing. {_REMEDY}"
                 )
         except OSError as error:
-            self._fail(f"the log cannot be read: {error}")
+            self._fail(f"the log cannot be opened: {error}")
         if self._base.index:
             self._retire_segments(self._base.index)
         return InitialState(self._hard_state, tuple(self._entries), self._base)
@@ -145,6 +145,7 @@ class DiskLogStore:
         return numbers
 
     def _replay(self, directory: Directory, number: int, *, last: bool) -> None:
+        self._segment = number
         name = _name(number)
         content = directory.read(name)
         begin = end = 0  # of the last write, as far as its records are sound
@@ -166,7 +167,7 @@ class DiskLogStore:
             directory.write_again(name, begin, content[begin:end])
         # The tear, if there is one, is cut off; a segment torn within its header is begun again.
         self._file = directory.open(name, truncate_to=end)
-        self._segment, self._next_offset, self._batch = number, end, end
+        self._next_offset = self._batch = end
         if end == 0:
             self._write(self._header())
         directory.sync()
@@ -328,7 +329,8 @@ class DiskLogStore:
         self._directory.sync()
 
     def _fail(self, what: str) -> NoReturn:
-        where = self._directory.path(_name(self._segment)) if self._directory else str(self._place)
+        name = _name(self._segment) if self._segment else ""  # not one of them could be opened
+        where = self._directory.path(name) if self._directory else str(self._place)
         self._broken = f"{where}: {what}."
         raise StorageError(self._broken)
 

@@ -273,9 +273,31 @@ def test_a_log_whose_next_segment_cannot_be_begun_leaves_the_files_of_others_alo
         other.close()
 
 
+@pytest.mark.parametrize(("method", "number"), [("read", 2), ("write_again", 3), ("open", 3), ("sync", 3)])
+def test_a_segment_that_fails_at_the_start_is_named(method, number):
+    disk = FakeDisk()
+    writes = 0
+    while len(disk.names()) < 3:
+        disk, writes = FakeDisk(), writes + 1
+        filled(disk, writes=writes, segment_size=200)
+    calls = iter([True, False] if method == "read" else [False])
+    real = getattr(disk, method)
+
+    def failing(*arguments: object, **options: object) -> object:
+        if next(calls):
+            return real(*arguments, **options)
+        raise OSError(errno.EIO, "Input/output error")
+
+    setattr(disk, method, failing)
+    with pytest.raises(
+        StorageError, match=rf"^/disk/0000000{number}\.log: the log cannot be opened: .*Input/output error"
+    ):
+        DiskLogStore(disk, segment_size=200).get_initial_state()
+
+
 def test_a_directory_that_cannot_be_read_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"file/data: the log cannot be read: "):
+    with pytest.raises(StorageError, match=r"file/data: the log cannot be opened: "):
         DiskLogStore(tmp_path / "file" / "data").get_initial_state()
 
 
