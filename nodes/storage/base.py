@@ -97,7 +97,7 @@ class SnapshotStore(Protocol):
     def write(
         self, snapshot: SnapshotMeta, pieces: Iterable[bytes], cancelled: Callable[[], bool]
     ) -> SnapshotMeta | None:
-        """Write a new one; durable on return. None when cancelled: then nothing is left of it."""
+        """Write a new one; durable on return. None when cancelled. Then, or when it fails, nothing is left of it."""
         ...
 
     def read(self, snapshot: SnapshotMeta, offset: int, size: int) -> bytes:
@@ -105,7 +105,10 @@ class SnapshotStore(Protocol):
         ...
 
     def receive(self, snapshot: SnapshotMeta, offset: int, data: bytes, done: bool) -> ReceivedChunk:
-        """Store bytes that `read` gave at another node. Complete: verified and synced, and not yet the node's own."""
+        """Store bytes that `read` gave at another node. Complete: verified and synced, and not yet the node's own.
+
+        When it fails, nothing is left of what was received before: the next bytes that are taken are the first.
+        """
         ...
 
     def received_pieces(self) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ that of etcd's write-ahead log and of databases.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ WRITTEN_AHEAD = 1 << 20
 """Bytes of zeros ahead of a large file's end: enough to be rare, few enough for one sync not to take long by them."""
 _LEAST_AHEAD = 64 << 10
 _PAGE = 4096
+_CLOSED = -1
 _ZEROS = bytes(WRITTEN_AHEAD + _PAGE)
 
 
@@ -40,7 +42,7 @@ class File(Protocol):
         ...
 
     def close(self) -> None:
-        """Close it; what was written ahead of its end is cut off, durably.
+        """Close it; what was written ahead of its end is cut off, durably. Done once, even when it fails.
 
         Raises:
             OSError: it may be there still.
@@ -73,6 +75,17 @@ class Directory(Protocol):
 
     def open(self, name: str, *, truncate_to: int | None = None) -> File:
         """Open a file to append, made when it is missing; with `truncate_to`, cut it to that size first, durably."""
+        ...
+
+    def write_again(self, name: str, offset: int, data: bytes) -> None:
+        """Write bytes that a file has at `offset` there once more, durably; nothing else of it changes.
+
+        That they could be read does not say that they are on disk: what a sync could not write may be in the system's
+        memory still, as if it had been written, and no later sync would write it.
+
+        Raises:
+            OSError: they may not survive a power failure.
+        """
         ...
 
     def remove(self, name: str) -> None:
@@ -131,12 +144,15 @@ class DiskFile:
 
     def close(self) -> None:
         """See `File`."""
+        fd, self._fd = self._fd, _CLOSED  # even if closing fails: another file may have the number by then
+        if fd == _CLOSED:
+            return
         try:
             if self._zeros_end > self._end:
-                os.ftruncate(self._fd, self._end)
-                os.fsync(self._fd)
+                os.ftruncate(fd, self._end)
+                os.fsync(fd)
         finally:
-            os.close(self._fd)
+            os.close(fd)
 
 
 class DiskDirectory:
@@ -189,10 +205,23 @@ class DiskDirectory:
     def open(self, name: str, *, truncate_to: int | None = None) -> DiskFile:
         """See `Directory`."""
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
-        if truncate_to is not None:
-            os.ftruncate(fd, truncate_to)
+        try:
+            if truncate_to is not None:
+                os.ftruncate(fd, truncate_to)
+                os.fsync(fd)
+            return DiskFile(fd, os.fstat(fd).st_size, self._ahead)
+        except OSError:
+            os.close(fd)
+            raise
+
+    def write_again(self, name: str, offset: int, data: bytes) -> None:
+        """See `Directory`."""
+        fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fd)
+        try:
+            _write_all(fd, data, offset)
             os.fsync(fd)
-        return DiskFile(fd, os.fstat(fd).st_size, self._ahead)
+        finally:
+            os.close(fd)
 
     def remove(self, name: str) -> None:
         """See `Directory`."""
@@ -212,15 +241,29 @@ class DiskDirectory:
 
 
 def _make_directory(path: Path) -> None:
-    """Make a directory and those above it, as far as they are missing, so that they stay over a power failure."""
-    missing = [place for place in (path, *path.parents) if not place.exists()]
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for place in missing:
-        fd = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    """Make a directory and those above it, as far as they are missing, so that they stay over a power failure.
+
+    Each is synced before one is made in it. So of those that are there, only the innermost may have been made by a
+    process that was killed before it had synced the name.
+    """
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    if not path.is_mount():
+        with contextlib.suppress(PermissionError):  # it is in one that we may not list: then we have not made it either
+            _sync_directory(path.parent)
+    for place in reversed(missing):
+        place.mkdir(mode=0o700 if place == missing[0] else 0o777, exist_ok=True)
+        _sync_directory(place.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _write_all(fd: int, data: bytes | memoryview, offset: int) -> int:

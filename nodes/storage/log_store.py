@@ -18,6 +18,13 @@ that was never synced and that nothing was promised on; it is cut off, durably, 
 it. A broken record with one of a later write behind it, or in an earlier segment, or a log with a gap, was not left by
 a power failure but by something that changed what had been synced: the store refuses to open, because going on would
 be silent loss.
+
+That a record can be read does not say that it is on disk. After a failed sync, Linux takes for written what it could
+not write, keeps it in memory, and tells whoever syncs next that all is well ("fsyncgate", 2018). A store stops at the
+first sync that fails, so this can be true of its last write only: what is before it, in this segment and in earlier
+ones, was synced before it was written. So what is left of the last write is written once more on opening, and synced,
+before anything of it is trusted. It is written in its place, the same bytes: a power failure meanwhile can take nothing
+that was durable.
 """
 
 from __future__ import annotations
@@ -115,7 +122,7 @@ class DiskLogStore:
                     f"{self._first}; a segment is missing. {_REMEDY}"
                 )
         except OSError as error:
-            self._fail(f"the log cannot be read: {error}")
+            self._fail(f"the log cannot be opened: {error}")
         if self._base.index:
             self._retire_segments(self._base.index)
         return InitialState(self._hard_state, tuple(self._entries), self._base)
@@ -138,12 +145,13 @@ class DiskLogStore:
         return numbers
 
     def _replay(self, directory: Directory, number: int, *, last: bool) -> None:
+        self._segment = number
         name = _name(number)
         content = directory.read(name)
-        end = 0
+        begin = end = 0  # of the last write, as far as its records are sound
         for record in records(number, content):
             self._take(record, directory.path(name), number)
-            end = record.end
+            begin, end = record.batch, record.end
         if end < len(content):
             behind = later_batch_after(number, content, end)
             if behind is not None or not last:
@@ -155,9 +163,11 @@ class DiskLogStore:
             if end == 0:
                 raise CorruptRecord(f"{directory.path(name)}: has no header. {_REMEDY}")
             return
+        if end:  # it may have been read from the system's memory, and be on no disk
+            directory.write_again(name, begin, content[begin:end])
         # The tear, if there is one, is cut off; a segment torn within its header is begun again.
         self._file = directory.open(name, truncate_to=end)
-        self._segment, self._next_offset, self._batch = number, end, end
+        self._next_offset = self._batch = end
         if end == 0:
             self._write(self._header())
         directory.sync()
@@ -310,15 +320,17 @@ class DiskLogStore:
 
     def _begin_segment(self, number: int) -> None:
         assert self._directory is not None
-        if self._file is not None:
-            self._file.close()  # durably without its zeros: in front of the next segment they would be damage
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()  # durably without its zeros: in front of the next segment they would be damage
         self._segment, self._next_offset, self._batch = number, 0, 0
         self._file = self._directory.open(_name(number))
         self._write(self._header())
         self._directory.sync()
 
     def _fail(self, what: str) -> NoReturn:
-        where = self._directory.path(_name(self._segment)) if self._directory else str(self._place)
+        name = _name(self._segment) if self._segment else ""  # not one of them could be opened
+        where = self._directory.path(name) if self._directory else str(self._place)
         self._broken = f"{where}: {what}."
         raise StorageError(self._broken)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from raftbed.nodes.raft.commands import copy_of
 from raftbed.nodes.raft.interfaces import ReceivedChunk
 from raftbed.nodes.raft.messages import Entry, HardState, LogBase, Normal, SnapshotMeta
-from raftbed.nodes.storage.base import CorruptRecord, InitialState, LogStore, SnapshotStore
+from raftbed.nodes.storage.base import CorruptRecord, InitialState, LogStore, SnapshotStore, StorageError
 from raftbed.nodes.storage.memory import MemorySnapshots
+
+_log = logging.getLogger("raftbed.nodes")
 
 
 class StateMachine(Protocol):
@@ -83,10 +86,17 @@ class NodeStorage:
         if not _leads_to(stored, snapshot):
             # The node died between installing the snapshot and beginning the log after it.
             self._log.persist(None, base.index + 1, (), compact_to=snapshot.base())
-            self.remove_obsolete()
+            self._remove_leftovers()
             return InitialState(stored.hard_state, (), snapshot.base(), snapshot)
-        self.remove_obsolete()  # what the node that was here before did not get round to
+        self._remove_leftovers()
         return InitialState(stored.hard_state, stored.entries, base, snapshot)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what the node that was here before did not get round to."""
+        try:
+            self.remove_obsolete()
+        except StorageError as error:  # it costs room, and nothing else: tried again at the next compaction and start
+            _log.warning("what the log forgot could not be removed: %s", error)
 
     def persist(
         self,
@@ -131,8 +141,10 @@ class NodeStorage:
 
     def remove_obsolete(self) -> None:
         """See `RaftStorage`."""
-        self._log.remove_obsolete()
-        self._snapshots.remove_obsolete()
+        try:
+            self._log.remove_obsolete()
+        finally:
+            self._snapshots.remove_obsolete()
 
     def read_snapshot(self, snapshot: SnapshotMeta, offset: int, size: int) -> bytes:
         """See `RaftStorage`."""

@@ -12,6 +12,8 @@ written. A file without a sound footer was never finished; a file in its place a
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import struct
 import zlib
@@ -26,6 +28,7 @@ from raftbed.nodes.storage.base import CorruptRecord, StorageError
 from raftbed.nodes.storage.files import Directory, DiskDirectory, File
 from raftbed.nodes.storage.frames import framed, unframed
 
+_log = logging.getLogger("raftbed.nodes")
 _MAGIC = b"raftbed snapshot"
 _TAIL = struct.Struct("<II16s")
 _NAME = re.compile(r"[0-9]{20}-[0-9]+-[0-9a-f]{8}\.snapshot")
@@ -57,14 +60,21 @@ class DiskSnapshots:
             directory = self._directory = DiskDirectory(self._place) if isinstance(self._place, Path) else self._place
             for name in directory.names():
                 if name.endswith(".partial"):
-                    directory.remove(name)
+                    self._remove_unfinished(directory, name)
             names = [name for name in directory.names() if _NAME.fullmatch(name)]
+            directory.sync()  # the node that gave the last one its name may have been killed before it had synced that
             if names:
                 self._current = self._footer(names[-1])
                 self._verify(names[-1], self._current)
         except OSError as error:
             raise StorageError(f"{self._path('')}: the snapshots cannot be read: {error}.") from error
         return self._current
+
+    def _remove_unfinished(self, directory: Directory, name: str) -> None:
+        try:
+            directory.remove(name)
+        except OSError as error:  # nothing of it is used: it is cut off when the next one is begun
+            _log.warning("%s: an unfinished snapshot cannot be removed: %s", directory.path(name), error)
 
     def _footer(self, name: str) -> SnapshotMeta:
         assert self._directory is not None
@@ -116,32 +126,43 @@ class DiskSnapshots:
         """See `SnapshotStore`."""
         directory = self._directory
         assert directory is not None, "open comes first"
-        size = unsynced = checksum = 0
+        in_place = False
         try:
-            file = directory.open(_WRITING, truncate_to=0)
-            try:
-                for piece in pieces:
-                    if cancelled():
-                        return None
-                    data = framed(piece)
-                    file.append(data)
-                    checksum = zlib.crc32(data, checksum)
-                    size += len(data)
-                    unsynced += len(data)
-                    if unsynced >= 8 * _BLOCK:  # little by little: one great sync would delay the log's
-                        file.sync()
-                        unsynced = 0
-                written = msgspec.structs.replace(snapshot, size=size, checksum=checksum)
-                self._finish(file, written)
-            finally:
-                file.close()
-            if cancelled():
+            written = self._write_beside(directory, snapshot, pieces, cancelled)
+            if written is None or cancelled():
                 return None
             directory.rename(_WRITING, _name(written))
+            in_place = True
             directory.sync()
         except OSError as error:
             raise StorageError(f"{self._path(_WRITING)}: the snapshot cannot be written: {error}.") from error
+        finally:
+            if not in_place:  # the log may need its room
+                self._remove_partial(_WRITING)
         self._current = written
+        return written
+
+    def _write_beside(
+        self, directory: Directory, snapshot: SnapshotMeta, pieces: Iterable[bytes], cancelled: Callable[[], bool]
+    ) -> SnapshotMeta | None:
+        size = unsynced = checksum = 0
+        file = directory.open(_WRITING, truncate_to=0)
+        try:
+            for piece in pieces:
+                if cancelled():
+                    return None
+                data = framed(piece)
+                file.append(data)
+                checksum = zlib.crc32(data, checksum)
+                size += len(data)
+                unsynced += len(data)
+                if unsynced >= 8 * _BLOCK:  # little by little: one great sync would delay the log's
+                    file.sync()
+                    unsynced = 0
+            written = msgspec.structs.replace(snapshot, size=size, checksum=checksum)
+            self._finish(file, written)
+        finally:
+            file.close()
         return written
 
     def receive(self, snapshot: SnapshotMeta, offset: int, data: bytes, done: bool) -> ReceivedChunk:
@@ -161,11 +182,12 @@ class DiskSnapshots:
                 self._incoming.sync()
                 return ReceivedChunk(self._incoming_size)
             if self._incoming_size != snapshot.size or self._incoming_checksum != snapshot.checksum:
-                self._end_incoming()
+                self._drop_incoming()
                 return ReceivedChunk(0)
             self._finish(self._incoming, snapshot)
             self._end_incoming()
         except OSError as error:
+            self._drop_incoming()  # nothing is written behind what may be missing, and the log may need the room
             raise StorageError(f"{self._path(_RECEIVING)}: the snapshot cannot be written: {error}.") from error
         return ReceivedChunk(snapshot.size, complete=True)
 
@@ -195,7 +217,8 @@ class DiskSnapshots:
 
     def close(self) -> None:
         """See `SnapshotStore`."""
-        self._end_incoming()
+        with contextlib.suppress(OSError):  # it has no name yet: whatever is left of it is removed at the next start
+            self._end_incoming()
         if self._directory is not None:
             self._directory.close()
             self._directory = None
@@ -206,9 +229,19 @@ class DiskSnapshots:
         file.sync()
 
     def _end_incoming(self) -> None:
-        if self._incoming is not None:
-            self._incoming.close()
-            self._incoming = None
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            incoming.close()
+
+    def _drop_incoming(self) -> None:
+        with contextlib.suppress(OSError):
+            self._end_incoming()
+        self._remove_partial(_RECEIVING)
+
+    def _remove_partial(self, name: str) -> None:
+        assert self._directory is not None
+        with contextlib.suppress(OSError):  # not there, or cut off when the next one is begun, or removed at the start
+            self._directory.remove(name)
 
     def _path(self, name: str) -> str:
         return self._directory.path(name) if self._directory is not None else str(self._place)

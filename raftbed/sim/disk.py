@@ -4,6 +4,9 @@ It knows what was synced and what was only written. A sync takes time: what `syn
 the node has been told so (`commit`). A power failure keeps everything that was synced, and of the rest any part that a
 real disk may keep: nothing, all, a beginning that ends within a record, or a later part without an earlier one.
 A killed process loses nothing that it had written; a write under way may have come to any point.
+
+A disk that is broken takes what is written into the machine's memory, and fails the sync. After that it is as on Linux:
+what the sync could not write can be read as before, no later sync writes it, and a power failure takes it.
 """
 
 from __future__ import annotations
@@ -31,6 +34,18 @@ class _Content:
     data: bytearray = field(default_factory=bytearray)
     synced: int = 0
     name_synced: bool = False
+    lost: list[tuple[int, int]] = field(default_factory=list)  # from, to: of what is synced, on no disk
+
+    def sync_failed(self) -> None:
+        """What was to be synced is taken for synced."""
+        if self.synced < len(self.data):
+            self.lost.append((self.synced, len(self.data)))
+            self.synced = len(self.data)
+
+    def rewritten(self, start: int, stop: int) -> None:
+        """What is there was written again."""
+        kept = [piece for begin, end in self.lost for piece in ((begin, min(end, start)), (max(begin, stop), end))]
+        self.lost = [(begin, end) for begin, end in kept if begin < end]
 
 
 class SimulatedFile:
@@ -44,8 +59,6 @@ class SimulatedFile:
     def append(self, data: bytes) -> None:
         """See `File`."""
         disk = self._disk
-        if disk.broken:
-            raise _error(errno.EIO)
         if disk.full:
             disk.changes(self._name, self._content)
             self._content.data += data[: len(data) // 2]
@@ -57,6 +70,7 @@ class SimulatedFile:
         """See `File`."""
         disk = self._disk
         if disk.broken:
+            self._content.sync_failed()
             raise _error(errno.EIO)
         disk.syncs += 1
         disk.commit()  # what was asked for before had come to its end when this one was asked for
@@ -74,7 +88,7 @@ class SimulatedDisk:
 
     Attributes:
         full: nothing more fits, though a part of the next write does.
-        broken: reads, writes and syncs fail.
+        broken: reads and syncs fail.
         syncs: that were asked for so far.
         under_way: what syncs have promised since the last `commit`.
     """
@@ -116,11 +130,22 @@ class SimulatedDisk:
         if truncate_to is not None:
             del content.data[truncate_to:]
             content.synced = len(content.data)
+            if content.lost:
+                content.rewritten(truncate_to, max(end for _, end in content.lost))
         return SimulatedFile(self, name, content)
+
+    def write_again(self, name: str, offset: int, data: bytes) -> None:
+        """See `Directory`."""
+        if self.broken:
+            raise _error(errno.EIO)
+        content = self._files[name]
+        content.rewritten(offset, offset + len(data))
+        content.synced = max(content.synced, offset + len(data))
 
     def remove(self, name: str) -> None:
         """Durable at once. What replaces the file has been synced; a write under way in another file has not been."""
-        del self._files[name]
+        if self._files.pop(name, None) is None:
+            raise _error(errno.ENOENT)
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in place of what had that name."""
@@ -189,8 +214,13 @@ class SimulatedDisk:
                 continue
             before = len(content.data)
             self._tear(content)
-            if before != len(content.data):
-                lost[name] = before - len(content.data)
+            gone = before - len(content.data)
+            for start, stop in content.lost:
+                content.data[start:stop] = bytes(stop - start)
+                gone += stop - start
+            content.lost.clear()
+            if gone:
+                lost[name] = gone
             content.synced, content.name_synced = len(content.data), True
         return lost
 

@@ -70,6 +70,57 @@ def until_the_power_fails(disk: FakeDisk, left: Iterator[int]) -> Callable[[str]
     return remove_or_fail
 
 
+@pytest.mark.parametrize("disk", ["log", "snapshots"])
+def test_what_cannot_be_removed_does_not_keep_a_node_from_starting(disk, caplog):
+    """It costs room, and nothing else; a node that runs goes on, too."""
+    disks = compacted_twice()
+    failing = getattr(disks, disk)
+    failing.remove = refuse
+    storage, state, _ = disks.open()
+    assert (state.base.index, state.entries) == (38, entries(39, 40))
+    assert "what the log forgot could not be removed: /disk/" in caplog.text
+    assert "Operation not permitted" in caplog.text
+    other = disks.snapshots if disk == "log" else disks.log
+    assert len(other.names()) <= 2, "what can be removed is"
+    storage.persist(None, None, entries(41, 41))
+    del failing.remove
+    storage.remove_obsolete()
+    check_that_nothing_obsolete_is_left(disks)
+    assert disks.open()[1].entries == entries(39, 41)
+
+
+def test_a_snapshot_that_does_not_lead_anywhere_and_files_that_cannot_be_removed():
+    """The node died between installing a snapshot and compacting the log, and the old files cannot be removed."""
+    source, disks = Disks(), compacted_twice()
+    storage, *_ = source.open()
+    storage.persist(None, None, entries(1, 60))
+    storage.apply_to_state_machine(entries(1, 60))
+    assert storage.write_snapshot(meta(60), storage.capture_state(), lambda: False) is not None
+    disks.snapshots.files |= source.snapshots.files
+    disks.log.remove = disks.snapshots.remove = refuse
+    _, state, machine = disks.open()
+    assert (state.base.index, state.entries, len(machine.commands)) == (60, (), 59)
+
+
+def test_an_unfinished_snapshot_that_cannot_be_removed_does_not_keep_a_node_from_starting(caplog):
+    """Nothing of it is used: it is cut off when the next one is begun."""
+    disks = compacted_twice()
+    disks.snapshots.open("writing.partial").append(b"a beginning")
+    disks.snapshots.remove = refuse
+    storage, state, _ = disks.open()
+    assert state.base.index == 38
+    assert "writing.partial: an unfinished snapshot cannot be removed: " in caplog.text
+    storage.persist(None, None, entries(41, 60))
+    storage.apply_to_state_machine(entries(41, 60))
+    assert storage.write_snapshot(meta(60), storage.capture_state(), lambda: False) is not None
+    _, state, machine = disks.open()
+    assert (state.snapshot.index, len(machine.commands)) == (60, 59)
+
+
+def refuse(name: str) -> None:
+    raise PermissionError(1, "Operation not permitted", name)
+
+
 def test_a_segment_that_cannot_be_removed_keeps_those_behind_it_and_stops_nothing():
     """A log of which a segment in the middle is missing would be refused."""
     disks = Disks()

@@ -73,7 +73,47 @@ def test_removing_a_file_syncs_no_write_under_way_in_another():
     assert disk.unsynced == 4
 
 
-def test_a_full_disk_takes_a_part_and_a_broken_one_nothing():
+def test_what_a_failed_sync_did_not_write_can_be_read_and_is_on_no_disk():
+    """As on Linux: a sync that succeeds after that one does not write it; writing it again does."""
+    for again in (False, True):
+        disk = disk_with(b"kept", b"failed")
+        file = disk.open("log")
+        disk.broken = True
+        with pytest.raises(OSError, match="Input/output"):
+            file.sync()
+        disk.broken = False
+        file.sync()
+        disk.commit()
+        assert disk.read("log") == b"keptfailed"
+        if again:
+            disk.write_again("log", 5, b"aile")
+        disk.fail_power()
+        assert disk.read("log") == (b"kept\0aile\0" if again else b"kept" + bytes(6))
+
+
+@pytest.mark.parametrize("segment_size", [1 << 20, 300])
+def test_what_the_log_store_finds_after_a_failed_sync_outlasts_a_power_failure(segment_size):
+    for seed in range(100):
+        random = Random(seed)
+        disk = SimulatedDisk(random)
+        store = DiskLogStore(disk, segment_size=segment_size)
+        store.get_initial_state()
+        for index in range(1, random.randint(2, 30)):
+            store.persist(HardState(index, None), None, [Entry(index, index, Blank())])
+            disk.commit()
+        disk.broken = True
+        with pytest.raises(StorageError, match="Input/output"):
+            store.persist(HardState(99, "n2"), None, [Entry(index + 1, 99, Blank())])
+        disk.under_way.clear()
+        disk.broken = False
+        found = DiskLogStore(disk, segment_size=segment_size).get_initial_state()
+        assert found.hard_state == HardState(99, "n2"), "a disk may also have written what it failed to sync"
+        disk.commit()
+        disk.fail_power()
+        assert DiskLogStore(disk, segment_size=segment_size).get_initial_state() == found
+
+
+def test_a_full_disk_takes_a_part_and_a_broken_one_cannot_be_read():
     disk = disk_with(b"1234", b"")
     disk.full = True
     with pytest.raises(OSError, match="No space left"):

@@ -273,7 +273,8 @@ def test_what_it_cannot_do_is_one_line(tmp_path):
     process = ended("--id=n1", "--data=file", peer, cwd=tmp_path)
     assert process.returncode == 1
     assert (
-        "CRITICAL raftbed.nodes: node n1 stops: file: the log cannot be read: [Errno 17] File exists" in process.stderr
+        "CRITICAL raftbed.nodes: node n1 stops: file: the log cannot be opened: [Errno 20] Not a directory"
+        in process.stderr
     )
     assert process.stderr.count("node n1 stops") == 1
     process = ended("--id=n1", "--data=d", peer, "--trace=none/trace", cwd=tmp_path)

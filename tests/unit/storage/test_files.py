@@ -42,6 +42,26 @@ def test_closing_cuts_the_zeros_off(directory):
     assert directory.read("log") == PIECE
 
 
+def test_closing_twice_closes_nothing_of_others(directory, tmp_path):
+    file = directory.open("log")
+    file.append(PIECE)
+    file.close()
+    with open(tmp_path / "other", "wb") as other:
+        file.close()
+        os.fstat(other.fileno())
+
+
+@pytest.mark.parametrize("truncate_to", [None, 0])
+def test_a_file_that_cannot_be_opened_is_not_left_open(directory, monkeypatch, truncate_to):
+    before = os.listdir("/proc/self/fd")
+    for function in ("fsync", "fstat"):
+        monkeypatch.setattr(os, function, lambda fd: os.stat("/there/is/none"))
+    with pytest.raises(OSError, match="No such file"):
+        directory.open("log", truncate_to=truncate_to)
+    monkeypatch.undo()
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_a_small_file_has_few_zeros_and_a_large_one_a_bounded_number(directory):
     file = directory.open("log")
     file.append(PIECE)
@@ -65,6 +85,22 @@ def test_a_file_that_is_opened_again_goes_on_at_its_end(directory):
     file.append(b"three")
     file.close()
     assert directory.read("log") == b"onetthree"
+
+
+def test_writing_again_changes_nothing_and_syncs(directory, tmp_path, monkeypatch):
+    file = directory.open("log")
+    file.append(b"one")
+    file.append(b"two")
+    file.close()
+    asked = []
+    pwrite, fsync = os.pwrite, os.fsync
+    monkeypatch.setattr(
+        os, "pwrite", lambda fd, data, offset: (asked.append((bytes(data), offset)), pwrite(fd, data, offset))[1]
+    )
+    monkeypatch.setattr(os, "fsync", lambda fd: (asked.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))[1])
+    directory.write_again("log", 3, b"two")
+    assert asked == [(b"two", 3), str(tmp_path / "log")]
+    assert directory.read("log") == b"onetwo"
 
 
 def test_without_zeros_ahead_a_file_has_what_was_appended(tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from fake_disk import FakeDisk
@@ -13,6 +16,7 @@ from fake_disk import FakeDisk
 from raftbed.nodes.raft import Entry, HardState, Normal
 from raftbed.nodes.raft.messages import LogBase
 from raftbed.nodes.storage import CorruptRecord, DiskLogStore, StorageError
+from raftbed.nodes.storage.files import DiskDirectory, DiskFile
 from raftbed.nodes.storage.log_store import COMPACTED_SIZE
 
 
@@ -236,9 +240,64 @@ def test_a_disk_that_fills_up_at_a_roll_over():
     assert found.entries in ((), entries(1, 1))
 
 
+class NoNextSegment(DiskDirectory):
+    """A disk without room for a second segment, or one on which the end of the first cannot be synced."""
+
+    def __init__(self, path, how: str) -> None:
+        super().__init__(path, ahead=4096)
+        self.how = how
+
+    def open(self, name: str, *, truncate_to: int | None = None) -> DiskFile:
+        if self.how == "no room" and name == "00000002.log":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().open(name, truncate_to=truncate_to)
+
+
+@pytest.mark.parametrize("how", ["no room", "failing sync"])
+def test_a_log_whose_next_segment_cannot_be_begun_leaves_the_files_of_others_alone(how, tmp_path, monkeypatch):
+    """Its file is closed by then, and another may have its number: a snapshot, a client's socket."""
+    store = DiskLogStore(NoNextSegment(tmp_path / "log", how), segment_size=1)
+    store.get_initial_state()
+    if how == "failing sync":
+        monkeypatch.setattr(os, "fsync", lambda fd: os.fstat(-1))
+    with pytest.raises(StorageError, match=r"No space left on device|Bad file descriptor"):
+        store.persist(None, None, entries(1, 1))
+    monkeypatch.undo()
+    others = [open(tmp_path / f"other{number}", "wb") for number in range(3)]  # noqa: SIM115
+    for other in others:
+        other.write(bytes(50_000))
+        other.flush()
+    store.close()
+    assert [os.fstat(other.fileno()).st_size for other in others] == [50_000] * 3, "open, and as they were"
+    for other in others:
+        other.close()
+
+
+@pytest.mark.parametrize(("method", "number"), [("read", 2), ("write_again", 3), ("open", 3), ("sync", 3)])
+def test_a_segment_that_fails_at_the_start_is_named(method, number):
+    disk = FakeDisk()
+    writes = 0
+    while len(disk.names()) < 3:
+        disk, writes = FakeDisk(), writes + 1
+        filled(disk, writes=writes, segment_size=200)
+    calls = iter([True, False] if method == "read" else [False])
+    real = getattr(disk, method)
+
+    def failing(*arguments: object, **options: object) -> object:
+        if next(calls):
+            return real(*arguments, **options)
+        raise OSError(errno.EIO, "Input/output error")
+
+    setattr(disk, method, failing)
+    with pytest.raises(
+        StorageError, match=rf"^/disk/0000000{number}\.log: the log cannot be opened: .*Input/output error"
+    ):
+        DiskLogStore(disk, segment_size=200).get_initial_state()
+
+
 def test_a_directory_that_cannot_be_read_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"file/data: the log cannot be read: "):
+    with pytest.raises(StorageError, match=r"file/data: the log cannot be opened: "):
         DiskLogStore(tmp_path / "file" / "data").get_initial_state()
 
 
@@ -316,6 +375,67 @@ def test_a_new_directory_survives_a_power_failure(tmp_path, monkeypatch):
     store.get_initial_state()
     store.close()
     assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= set(synced)
+
+
+class Killed(BaseException):
+    """SIGKILL."""
+
+
+class NamesOnDisk:
+    """Takes the place of `os.fsync`: which names of files and directories were synced. Kills after so many syncs."""
+
+    def __init__(self, syncs: int) -> None:
+        self.left: int | None = syncs
+        self.names: set[Path] = set()
+        self.fsync = os.fsync
+
+    def __call__(self, fd: int) -> None:
+        if self.left == 0:
+            raise Killed
+        if self.left is not None:
+            self.left -= 1
+        self.fsync(fd)
+        place = Path(f"/proc/self/fd/{fd}").readlink()
+        if place.is_dir():
+            self.names.update(place.iterdir())
+
+
+def test_a_directory_whose_maker_was_killed_survives_a_power_failure(tmp_path, monkeypatch):
+    """Whoever comes next finds it, and cannot know whether its name was synced; so it is synced again."""
+    for syncs in range(20):
+        top = tmp_path / str(syncs)
+        top.mkdir()
+        on_disk = NamesOnDisk(syncs)
+        monkeypatch.setattr(os, "fsync", on_disk)
+        first = DiskLogStore(top / "a" / "b")
+        with contextlib.suppress(Killed):
+            first.get_initial_state()
+        killed, on_disk.left = on_disk.left == 0, None
+        first.close()
+        second = DiskLogStore(top / "a" / "b")
+        second.get_initial_state()
+        second.close()
+        assert {top / "a", top / "a" / "b", top / "a" / "b" / "00000001.log"} <= on_disk.names
+        if not killed:
+            assert syncs > 3
+            return
+    raise AssertionError("a start never comes to its end")
+
+
+def test_a_directory_that_others_made_need_not_be_readable(tmp_path, monkeypatch):
+    """Syncing it takes the permission to list it. Whoever has not got that has not made it either."""
+    (tmp_path / "data").mkdir()
+    real_open = os.open
+
+    def refuse(path: object, flags: int, *more: int, **options: int) -> int:
+        if path == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_open(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    store = DiskLogStore(tmp_path / "data")
+    store.get_initial_state()
+    store.close()
 
 
 def test_a_second_process_is_refused(tmp_path):

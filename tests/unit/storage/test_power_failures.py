@@ -3,6 +3,9 @@
 A write of the store is several records: term and vote, a truncation, entries. What was never synced may be there after
 a power failure, or a part of it; Raft has promised nothing on it. So the store may come back as it was after any
 record of the write that was cut, never further back, and never with an error.
+
+Then each sync of the workload fails, the node is started again on a disk that works, and after that the power fails:
+what the store took for durable when it was opened is there.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import pytest
 from fake_disk import FakeDisk, PowerFailure
 
 from raftbed.nodes.raft import Blank, ConfigChange, Entry, HardState, MembershipConfig, Normal
-from raftbed.nodes.storage import DiskLogStore, InitialState
+from raftbed.nodes.storage import DiskLogStore, InitialState, StorageError
 
 Batch = tuple[HardState | None, int | None, tuple[Entry, ...]]
 
@@ -68,6 +71,8 @@ def run_until_the_power_fails(disk: FakeDisk) -> int:
             promised += 1
     except PowerFailure:
         pass
+    except StorageError:
+        store.close()
     return promised
 
 
@@ -144,12 +149,120 @@ def test_any_one_sector_of_the_last_write_is_a_tear(sector, ahead):
             check_that_it_goes_on(left, found)
 
 
-def test_power_failures_while_recovering_from_a_power_failure(ahead):
+@pytest.mark.parametrize("how", ["all_that_was_written", "only_what_was_synced"])
+def test_power_failures_while_recovering_from_a_power_failure(ahead, how):
     for disk, promised in every_cut(ahead):
-        left = disk.all_that_was_written()
+        left = getattr(disk, how)()
         for power_for in (0, 1, 10):
             left.power_for, left.written = power_for, 0
-            with contextlib.suppress(PowerFailure):  # where a segment was torn in its header, that is written again
+            with contextlib.suppress(PowerFailure):  # the last write is written again, or the header it was torn in
                 DiskLogStore(left, segment_size=SMALL).get_initial_state()
-            left = left.all_that_was_written()
+            left = getattr(left, how)()
         assert DiskLogStore(left, segment_size=SMALL).get_initial_state() in allowed(promised)
+
+
+# -- syncs that fail --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[(0, 0), (0, 30), (10, 1000)], ids=["nothing", "its beginning", "its end"])
+def reaches(request: pytest.FixtureRequest) -> tuple[int, int]:
+    """What of a write of which the sync fails is written all the same."""
+    return request.param
+
+
+def every_failing_sync(ahead: int, reaches: tuple[int, int]) -> Iterator[tuple[FakeDisk, int]]:
+    """The workload up to each of its syncs, which fails, and how many of its writes were promised.
+
+    Syncs of the directory, and those that cut off zeros, are among them. The node has ended; its disk works again.
+    """
+    for syncs in range(1000):
+        disk = FakeDisk(ahead=ahead)
+        disk.syncs_left, disk.reaches = syncs, reaches
+        promised = run_until_the_power_fails(disk)
+        if not disk.failing_sync:
+            assert syncs > 2 * len(WORKLOAD), "each write had one that failed"
+            assert promised == len(WORKLOAD)
+            return
+        disk.works_again()
+        yield disk, promised
+
+
+def check_that_it_is_durable(disk: FakeDisk, found: InitialState) -> None:
+    """The power fails, whatever it takes."""
+    for left in (disk.all_that_was_written(), disk.only_what_was_synced()):
+        assert DiskLogStore(left, segment_size=SMALL).get_initial_state() == found
+
+
+def test_what_is_found_after_a_failed_sync_is_durable(ahead, reaches):
+    for disk, promised in every_failing_sync(ahead, reaches):
+        found = DiskLogStore(disk, segment_size=SMALL).get_initial_state()
+        assert found in allowed(promised)
+        check_that_it_is_durable(disk, found)
+        check_that_it_goes_on(disk, found)
+
+
+def test_what_a_failed_sync_did_not_write_is_a_tear_after_a_power_failure(ahead, reaches):
+    for disk, promised in every_failing_sync(ahead, reaches):
+        for left in (disk.all_that_was_written(), disk.only_what_was_synced()):
+            found = DiskLogStore(left, segment_size=SMALL).get_initial_state()
+            assert found in allowed(promised)
+            check_that_it_goes_on(left, found)
+
+
+@pytest.mark.parametrize("syncs", range(4))
+def test_syncs_that_fail_at_the_start_after_a_failed_sync(ahead, reaches, syncs):
+    """The disk fails on, so the node ends again, and may be started as often as one likes."""
+    for disk, promised in every_failing_sync(ahead, reaches):
+        disk.syncs_left = syncs
+        with contextlib.suppress(StorageError):
+            store = DiskLogStore(disk, segment_size=SMALL)
+            store.get_initial_state()
+        store.close()
+        disk.works_again()
+        found = DiskLogStore(disk, segment_size=SMALL).get_initial_state()
+        assert found in allowed(promised)
+        check_that_it_is_durable(disk, found)
+        check_that_it_goes_on(disk, found)
+
+
+@pytest.mark.parametrize("how", ["all_that_was_written", "only_what_was_synced"])
+def test_a_power_failure_at_the_start_after_a_failed_sync(ahead, reaches, how):
+    """It may come after any byte of what is written again; what was promised is there."""
+    for disk, promised in every_failing_sync(ahead, reaches):
+        for power_for in range(250):
+            tried = disk.copy()
+            tried.power_for, tried.written = power_for, 0
+            with contextlib.suppress(PowerFailure):
+                DiskLogStore(tried, segment_size=SMALL).get_initial_state()
+            left = getattr(tried, how)()
+            found = DiskLogStore(left, segment_size=SMALL).get_initial_state()
+            assert found in allowed(promised)
+            if tried.written < power_for:
+                break
+        else:
+            raise AssertionError("more was written at the start than the last write")
+
+
+@pytest.mark.parametrize("how", ["all_that_was_written", "only_what_was_synced"])
+def test_a_power_failure_at_an_ordinary_start_takes_nothing(ahead, how):
+    """All that the store has was durable, and what it writes again is in its place, so it stays."""
+    disk = FakeDisk(ahead=ahead)
+    run_until_the_power_fails(disk)
+    for power_for in range(disk.size(disk.names()[-1]) + 1):
+        tried = disk.copy()
+        tried.power_for, tried.written = power_for, 0
+        with contextlib.suppress(PowerFailure):
+            DiskLogStore(tried, segment_size=SMALL).get_initial_state()
+        assert DiskLogStore(getattr(tried, how)(), segment_size=SMALL).get_initial_state() == STATES[-1]
+
+
+def test_a_start_writes_no_more_than_the_last_write():
+    """Else starting an ordinary node would take the longer, the longer its log is."""
+    disk = FakeDisk()
+    store = DiskLogStore(disk)
+    store.get_initial_state()
+    for index in range(1, 101):
+        store.persist(None, None, (entry(index, 1, "x" * 1000),))
+    disk.written = 0
+    assert len(DiskLogStore(disk).get_initial_state().entries) == 100
+    assert 1000 < disk.written < 1100
