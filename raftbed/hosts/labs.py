@@ -3,12 +3,14 @@
 Every lab's directory holds ``lab.json``. A link per lab in a private registry directory (``$XDG_RUNTIME_DIR/raftbed``,
 else ``/run/raftbed`` for root, else ``/tmp/raftbed-<uid>``) leads to it, so that a later command finds labs of other
 stores too; link and registry directory go away with the lab. Processes are known by pid and start time, so a stale
-record never names a stranger.
+record never names a stranger. Where pids mean nothing, because they are those of another process namespace (of a
+container) or machine, a lock on the file ``lock`` tells: the controller and the lab hold it as long as they live.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -29,9 +31,11 @@ from raftbed.errors import HostError
 
 SPECIFICATION: Final = "lab.json"
 INVENTORY: Final = "inventory.json"
+LOCK: Final = "lock"
 
-LabState = Literal["live", "kept", "orphaned"]
-"""live: its controller runs. kept: it was asked to outlive its controller. orphaned: leftovers of a dead one."""
+LabState = Literal["live", "kept", "orphaned", "foreign"]
+"""live: its controller runs. kept: it was asked to outlive its controller. orphaned: leftovers of a dead one. foreign:
+controller or lab live in another process namespace, or on another machine, where they cannot be seen from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +186,52 @@ def write_record(directory: Path, record: dict[str, Any]) -> None:
     beside.replace(directory / SPECIFICATION)
 
 
+def process_namespace() -> str:
+    """Identifies the namespace in which the pids of this process are numbered: those of another mean nothing here."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def take_lock(directory: Path) -> int:
+    """Lock a lab's directory; the descriptor that holds the lock, for as long as it or one inherited from it is open.
+
+    Raises:
+        HostError: the directory cannot be written.
+    """
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostError(f"{directory} cannot be written: {error.strerror or error}.") from error
+    with contextlib.suppress(OSError):  # a file system without locks: whoever asks fails, too, and touches nothing
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def _is_locked(directory: Path) -> bool:
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # what cannot be known is not touched
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def controller_record() -> dict[str, Any]:
     """What identifies the calling process as a lab's controller."""
     return {
         "controller": os.getpid(),
         "controller_start": start_time(os.getpid()),
         "boot": boot_id(),
+        "processes": process_namespace(),
         "created": time.time(),
         "kept": False,
         "holder": 0,
@@ -206,7 +250,13 @@ def _read(directory: Path) -> dict[str, Any] | None:
 def _lives(record: dict[str, Any], which: str) -> bool:
     pid = int(record.get(which, 0))
     begun = int(record.get(f"{which}_start", 0))
-    return pid > 0 and begun > 0 and record.get("boot") == boot_id() and start_time(pid) == begun
+    return pid > 0 and begun > 0 and _is_of_here(record) and start_time(pid) == begun
+
+
+def _is_of_here(record: dict[str, Any]) -> bool:
+    """The pids in a record are those of this process namespace."""
+    here = process_namespace()
+    return record.get("boot") == boot_id() and record.get("processes", here) == here
 
 
 def lab_info(directory: Path) -> LabInfo | None:
@@ -220,6 +270,8 @@ def lab_info(directory: Path) -> LabInfo | None:
         state = "kept"
     elif _lives(record, "controller"):
         state = "live"
+    elif not _is_of_here(record) and _is_locked(directory):
+        state = "foreign"
     names = tuple(host["name"] for host in record["lab"]["hosts"])
     return LabInfo(
         directory, state, names, int(record["controller"]), int(record["holder"]) if holder else 0, record["created"]
@@ -243,10 +295,10 @@ def list_labs(store: Path | None = None, *, live: bool = False) -> list[LabInfo]
 
     Parameters:
         store: a store to search as well, for leftovers from before the machine's last boot.
-        live: list those of running controllers too.
+        live: list those of running controllers too, and those of which nothing can be seen from here.
     """
     found = {directory: lab_info(directory) for directory in _directories(store)}
-    return [lab for lab in found.values() if lab is not None and (live or lab.state != "live")]
+    return [lab for lab in found.values() if lab is not None and (live or lab.state in ("kept", "orphaned"))]
 
 
 def removal(lab: LabInfo) -> str:
@@ -260,7 +312,7 @@ def remove_lab(lab: LabInfo, *, timeout: float = 10.0) -> None:
     """End a lab that no controller holds any more and remove its files.
 
     Raises:
-        HostError: it belongs to a running controller, or does not go away.
+        HostError: it belongs to a running controller, or to another process namespace, or does not go away.
     """
     current = lab_info(lab.directory)
     if current is None:
@@ -270,6 +322,11 @@ def remove_lab(lab: LabInfo, *, timeout: float = 10.0) -> None:
         raise HostError(
             f"the hosts in {lab.directory} belong to a run under way (process {current.controller}).",
             remedy="End that run first.",
+        )
+    if current.state == "foreign":
+        raise HostError(
+            f"the hosts in {lab.directory} live in another container or on another machine.",
+            remedy="Remove them where they were made.",
         )
     if current.lab:
         _end(current, timeout)
