@@ -240,11 +240,16 @@ def controller_record() -> dict[str, Any]:
 
 
 def _read(directory: Path) -> dict[str, Any] | None:
+    """What stands in ``lab.json``; None when there is none that this user wrote: it names processes that are killed."""
     try:
-        record: Any = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        descriptor = os.open(directory / SPECIFICATION, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="utf-8") as stream:
+            if os.fstat(descriptor).st_uid != os.geteuid():
+                return None
+            record: Any = json.load(stream)
+    except (OSError, ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and "lab" in record else None
+    return record if isinstance(record, dict) else None
 
 
 def _lives(record: dict[str, Any], which: str) -> bool:
@@ -260,10 +265,15 @@ def _is_of_here(record: dict[str, Any]) -> bool:
 
 
 def lab_info(directory: Path) -> LabInfo | None:
-    """What is known of the lab in a directory; None when there is none."""
+    """What is known of the lab in a directory; None when there is none of this user, or its record is malformed."""
     record = _read(directory)
-    if record is None:
+    try:
+        return None if record is None else _info(directory, record)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _info(directory: Path, record: dict[str, Any]) -> LabInfo:
     holder = _lives(record, "holder")
     state: LabState = "orphaned"
     if record["kept"] and holder:
@@ -272,10 +282,9 @@ def lab_info(directory: Path) -> LabInfo | None:
         state = "live"
     elif not _is_of_here(record) and _is_locked(directory):
         state = "foreign"
-    names = tuple(host["name"] for host in record["lab"]["hosts"])
-    return LabInfo(
-        directory, state, names, int(record["controller"]), int(record["holder"]) if holder else 0, record["created"]
-    )
+    names = tuple(str(host["name"]) for host in record["lab"]["hosts"])
+    lab = int(record["holder"]) if holder else 0
+    return LabInfo(directory, state, names, int(record["controller"]), lab, float(record["created"]))
 
 
 def _directories(store: Path | None) -> Iterator[Path]:
