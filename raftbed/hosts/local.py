@@ -220,7 +220,7 @@ class LocalPool:
         self._lab: LabConnection | None = None
         self._opener: SocketOpener | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock = -1  # a descriptor
+        self._lock = -1  # a descriptor, once the directory is ours
         self._hosts: dict[str, LocalHost] = {}
         self.inventory = Inventory({})
 
@@ -396,8 +396,9 @@ class LocalPool:
         if lab is not None:
             lab.close()
         try:
-            if process is not None and not keep:
-                await asyncio.to_thread(self._wait_for_end, process)
+            if lock >= 0 and not keep:  # the directory is ours
+                if process is not None:
+                    await asyncio.to_thread(self._wait_for_end, process)
                 labs.remove_files(self._directory)
                 labs.unregister(self._directory)
         finally:

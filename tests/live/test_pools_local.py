@@ -113,6 +113,16 @@ async def test_a_failed_start_leaves_nothing(any_mode, tmp_path, monkeypatch):
     assert not (tmp_path / "lab").exists()
 
 
+async def test_a_registry_that_cannot_be_used_is_told_and_nothing_is_left(any_mode, tmp_path, monkeypatch):
+    (tmp_path / "raftbed").mkdir()
+    (tmp_path / "raftbed").chmod(0o755)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    pool = LocalPool(["n1"], tmp_path / "lab")
+    with pytest.raises(HostError, match="not a private directory"):
+        await pool.start()
+    assert not (tmp_path / "lab").exists()
+
+
 async def test_forbidden_user_namespaces_end_with_reason_and_remedy_and_nothing_made(any_mode, tmp_path):
     start = "import asyncio, sys; from pathlib import Path; from raftbed.hosts.local import LocalPool\n"
     start += "asyncio.run(LocalPool(['n1'], Path(sys.argv[1])).start())"
