@@ -41,7 +41,7 @@ for port in "$@"; do
     fi
 done
 
-# Leftovers: a node that runs, faults that are in force, a controller that holds the host.
+# Leftovers: a node that runs, faults that are in force.
 if [ -s "$home/run/node.pid" ]; then
     read -r pid begun < "$home/run/node.pid"
     line=$(cat "/proc/$pid/stat" 2>/dev/null) && {
