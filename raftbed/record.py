@@ -26,6 +26,9 @@ HISTORY_SCHEMA = "raftbed.history/1"
 _OP_DECODER = msgspec.json.Decoder(Op)
 _ANY_DECODER = msgspec.json.Decoder()
 
+NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON raises on bytes that may be anything: not JSON, text that is not UTF-8, nested without end."""
+
 
 class LineWriter:
     """Appends JSON objects to a private file, one a line, each handed to the kernel at once.
@@ -102,6 +105,13 @@ class HistoryWriter:
         self._lines.close()
 
 
+def why_not_decodable(error: Exception) -> str:
+    """One of `NOT_DECODABLE` in words that say what to look for in the file."""
+    if isinstance(error, UnicodeDecodeError):  # it knows only the place within one text
+        return f"it holds the byte 0x{error.object[error.start]:02x} where UTF-8 has none"
+    return str(error)
+
+
 def _open(path: Path) -> BinaryIO:
     if path.suffix == ".gz":
         return io.BufferedReader(gzip.GzipFile(path, mode="rb"))
@@ -122,7 +132,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     if not line.endswith(b"\n"):
                         try:
                             _ANY_DECODER.decode(line)
-                        except (msgspec.DecodeError, RecursionError):
+                        except NOT_DECODABLE:
                             return  # the writer was cut off in the middle of this line
                     if line.strip():
                         yield number, line
@@ -147,8 +157,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in read_lines(path):
         try:
             record = _ANY_DECODER.decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise HistoryError(f"{path}: line {number} is not JSON: {error}.") from error
+        except NOT_DECODABLE as error:
+            raise HistoryError(f"{path}: line {number} is not JSON: {why_not_decodable(error)}.") from error
         if not isinstance(record, dict):
             raise HistoryError(f"{path}: line {number} is not a JSON object.")
         records.append(record)
@@ -159,9 +169,9 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 def _line_errors(path: Path, number: int) -> Iterator[None]:
     try:
         yield
-    except (msgspec.DecodeError, RecursionError) as error:  # ValidationError is a DecodeError
+    except NOT_DECODABLE as error:  # ValidationError is a DecodeError
         raise HistoryError(
-            f"{path}: line {number} is not an event of a history: {error}.",
+            f"{path}: line {number} is not an event of a history: {why_not_decodable(error)}.",
             remedy="See docs/formats.md for the format.",
         ) from error
 

@@ -89,6 +89,22 @@ def test_a_malformed_line_is_named(tmp_path, content, said):
     assert str(path) in str(caught.value)
 
 
+def test_a_byte_that_is_not_utf8_is_named(tmp_path):
+    path = tmp_path / "h.jsonl"
+    event = '{"index":0,"time":1,"type":"ok","process":1,"f":"read","key":"café"}\n'
+    path.write_bytes((event * 2).encode("latin-1"))
+    with pytest.raises(HistoryError, match=r"h\.jsonl: line 1 is not an event of a history: it holds the byte 0xe9"):
+        read_history(path)
+    with pytest.raises(HistoryError, match=r"h\.jsonl: line 1 is not JSON: it holds the byte 0xe9"):
+        read_json_lines(path)
+
+
+def test_a_last_line_that_is_torn_and_not_utf8_is_passed_over(tmp_path):
+    path = written(tmp_path / "h.jsonl", WRITE)
+    path.write_bytes(path.read_bytes() + b'{"error":"caf\xe9"}')
+    assert read_history(path)[1] == [WRITE]
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(HistoryError, match=r"gone\.jsonl: cannot be read: No such file"):
         read_history(tmp_path / "gone.jsonl")
