@@ -180,7 +180,9 @@ def read_history(path: Path) -> tuple[dict[str, Any], list[Op]]:
     """A history file (``.jsonl``, or ``.jsonl.gz``): its metadata, and its events in the order of the file.
 
     Raises:
-        HistoryError: unreadable, not a history, or of a schema version that is not known here.
+        HistoryError: unreadable, not a history, of a schema version that is not known here, or its events do not stand
+            at their indexes. Checks go by the order of the file: of events in another order, or without some of them,
+            they would judge a history that never was.
     """
     metadata: dict[str, Any] = {}
     ops: list[Op] = []
@@ -200,5 +202,11 @@ def read_history(path: Path) -> tuple[dict[str, Any], list[Op]]:
                 metadata = head
                 continue
         with _line_errors(path, number):
-            ops.append(decode(line))
+            op = decode(line)
+        if op.index != len(ops):
+            raise HistoryError(
+                f"{path}: line {number} has index {op.index}, where {len(ops)} comes next.",
+                remedy="In a history every event stands at its index, from 0, and none is left out: docs/formats.md.",
+            )
+        ops.append(op)
     return metadata, ops

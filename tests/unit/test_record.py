@@ -89,6 +89,28 @@ def test_a_malformed_line_is_named(tmp_path, content, said):
     assert str(path) in str(caught.value)
 
 
+def line(index: int, value: str = "null") -> str:
+    return f'{{"index":{index},"time":1,"type":"invoke","process":{index},"f":"write","key":"x","value":{value}}}\n'
+
+
+# Events are judged in the order of the file; sorted otherwise they are another history, and with one left out, too.
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(line(0) + line(2) + line(1), "line 2 has index 2, where 1 comes next", id="out of order"),
+        pytest.param(line(0) + line(2), "line 2 has index 2, where 1 comes next", id="one left out"),
+        pytest.param(line(0) + line(0), "line 2 has index 0, where 1 comes next", id="twice"),
+        pytest.param(line(1), "line 1 has index 1, where 0 comes next", id="without the first"),
+        pytest.param('{"schema":"raftbed.history/1"}\n\n' + line(1), "line 3 has index 1", id="lines are counted"),
+    ],
+)
+def test_a_history_whose_events_are_not_in_their_order_is_refused(tmp_path, content, said):
+    (tmp_path / "h.jsonl").write_text(content)
+    with pytest.raises(HistoryError, match=said) as caught:
+        read_history(tmp_path / "h.jsonl")
+    assert "every event stands at its index" in caught.value.remedy
+
+
 def test_a_byte_that_is_not_utf8_is_named(tmp_path):
     path = tmp_path / "h.jsonl"
     event = '{"index":0,"time":1,"type":"ok","process":1,"f":"read","key":"café"}\n'
