@@ -151,14 +151,14 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
             state = runner.run(_execute(plan, directory, command, request, console))
     except RaftbedError:
         if _has_operations(directory):
-            results = check_run(directory, limits=limits)
+            results = check_run(directory, limits=limits, warn=console.warn)
             show_results(console, results)
             _report(directory, console)
         raise
     if state == "interrupted":
         console.say("Interrupted: checking what was recorded.")
     console.progress("checking")
-    results = check_run(directory, limits=limits)
+    results = check_run(directory, limits=limits, warn=console.warn)
     console.progress("writing the report")
     report = _report(directory, console)
     show_results(console, results)
