@@ -29,6 +29,8 @@ _ANY_DECODER = msgspec.json.Decoder()
 NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding JSON raises on bytes that may be anything: not JSON, text that is not UTF-8, nested without end."""
 
+_DEEPEST = 256  # levels of a line; a node takes 200. Decoding allows for 990, but whoever handles them then fails
+
 
 class LineWriter:
     """Appends JSON objects to a private file, one a line, each handed to the kernel at once.
@@ -112,6 +114,20 @@ def why_not_decodable(error: Exception) -> str:
     return str(error)
 
 
+def _refuse_nested_without_end(path: Path, number: int, line: bytes) -> None:
+    if line.count(b"[") + line.count(b"{") <= _DEEPEST:
+        return
+    levels, level = 0, [_ANY_DECODER.decode(line)]
+    while level := [value for value in level if isinstance(value, list | dict)]:
+        levels += 1
+        level = [inner for value in level for inner in (value if isinstance(value, list) else value.values())]
+    if levels > _DEEPEST:
+        raise HistoryError(
+            f"{path}: line {number} is nested {levels} levels deep; at most {_DEEPEST} are read.",
+            remedy="See docs/formats.md for the format.",
+        )
+
+
 def _open(path: Path) -> BinaryIO:
     if path.suffix == ".gz":
         return io.BufferedReader(gzip.GzipFile(path, mode="rb"))
@@ -161,6 +177,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
             raise HistoryError(f"{path}: line {number} is not JSON: {why_not_decodable(error)}.") from error
         if not isinstance(record, dict):
             raise HistoryError(f"{path}: line {number} is not a JSON object.")
+        _refuse_nested_without_end(path, number, line)
         records.append(record)
     return records
 
@@ -203,6 +220,7 @@ def read_history(path: Path) -> tuple[dict[str, Any], list[Op]]:
                 continue
         with _line_errors(path, number):
             op = decode(line)
+            _refuse_nested_without_end(path, number, line)
         if op.index != len(ops):
             raise HistoryError(
                 f"{path}: line {number} has index {op.index}, where {len(ops)} comes next.",

@@ -111,6 +111,24 @@ def test_a_history_whose_events_are_not_in_their_order_is_refused(tmp_path, cont
     assert "every event stands at its index" in caught.value.remedy
 
 
+def test_a_value_that_is_nested_without_end_is_refused(tmp_path):
+    # Decoding allows for about 990 levels; whoever encodes the value again stands deeper in the stack, and fails first.
+    path = tmp_path / "h.jsonl"
+    for levels in (257, 960, 5000):
+        path.write_text(line(0) + line(1, "[" * levels + "]" * levels))
+        with pytest.raises(HistoryError, match=r"h\.jsonl: line 2 is"):
+            read_history(path)
+        with pytest.raises(HistoryError, match=r"h\.jsonl: line 2 is"):
+            read_json_lines(path)
+
+
+def test_values_as_deep_as_the_nodes_take_them_are_read(tmp_path):
+    path = tmp_path / "h.jsonl"
+    nested, brackets = "[" * 201 + "]" * 201, '"' + "[{" * 1000 + '"'
+    path.write_text(line(0, nested) + line(1, f"[{brackets},{brackets}]"))
+    assert len(read_history(path)[1]) == len(read_json_lines(path)) == 2
+
+
 def test_a_byte_that_is_not_utf8_is_named(tmp_path):
     path = tmp_path / "h.jsonl"
     event = '{"index":0,"time":1,"type":"ok","process":1,"f":"read","key":"café"}\n'
