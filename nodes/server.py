@@ -25,7 +25,6 @@ from raftbed.nodes.service import Answer, Query, Service
 from raftbed.nodes.state_machine import KeyValueStateMachine
 from raftbed.nodes.wire import STREAM_PATH, UPGRADE
 
-_LARGE = 1 << 16
 _log = logging.getLogger("raftbed.nodes")
 _FIELDS = "Content-Type: %b\r\nContent-Length: %d\r\n%b\r\n"
 _HEADS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n{_FIELDS}".encode() for status in HTTPStatus}
@@ -146,8 +145,7 @@ class _Answer(web.StreamResponse):
         if self._keep and not request.version.minor:
             more = b"Connection: keep-alive\r\n"
         transport.write(_head(answer, more) if request.method == "HEAD" else _render(answer, more))
-        if len(answer.body) > _LARGE:
-            await request.writer.drain()
+        await request.writer.drain()  # whoever asks and asks, and does not read, is not kept the answers for
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:

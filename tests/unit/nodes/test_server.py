@@ -216,6 +216,26 @@ async def test_an_answer_has_the_same_bytes_on_either_way() -> None:
             )
 
 
+async def test_a_client_that_does_not_read_is_not_read_either() -> None:
+    """Else its answers would pile up here, as fast as it asks, however small each of them is."""
+    asked = 300
+    async with gated_node() as (client, _, server, _):
+        await client.json("POST", "/kv/k/put", {"value": "x" * 60_000})
+        assert server._runner is not None and server._runner.server is not None
+        (connection,) = server._runner.server.connections
+        client.writer.write(GET * asked)
+        while not connection._paused:  # as it is as soon as more is kept for it than a connection's buffer is to hold
+            await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection(*server._runner.addresses[0])
+        for _ in range(asked):  # while others get as many answers, it gets none
+            assert (await Client(reader, writer).json("GET", "/status"))[0] == 200
+        assert connection.transport is not None
+        assert connection.transport.get_write_buffer_size() < 300_000
+        writer.close()
+        answers = [await client.ask(b"") for _ in range(asked)]
+        assert {(status, len(body)) for status, _, body in answers} == {(200, 60_053)}, "they come when it reads"
+
+
 async def test_reads_and_writes_go_the_short_way_where_it_is_usable(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, begin = [], Service.begin
 
