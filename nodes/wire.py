@@ -27,11 +27,13 @@ from raftbed.nodes.raft import (
     AppendEntriesResponse,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
+    Normal,
     TimeoutNowRequest,
     TimeoutNowResponse,
     VoteRequest,
     VoteResponse,
 )
+from raftbed.nodes.raft.commands import MAX_DEPTH, is_too_deep
 from raftbed.nodes.raft.events import Method
 
 CLUSTER_HEADER = "X-Raftbed-Cluster"
@@ -52,6 +54,7 @@ METHODS: tuple[tuple[Method, type[Any], type[Any]], ...] = (
 )
 """Every method with its request and its answer. The place in this table is the number on the wire."""
 NUMBERS: dict[str, int] = {name: number for number, (name, _, _) in enumerate(METHODS)}
+_APPEND = NUMBERS["append_entries"]
 _REQUESTS = [msgspec.msgpack.Decoder(request) for _, request, _ in METHODS]
 ANSWERS = [msgspec.msgpack.Decoder(answer) for _, _, answer in METHODS]
 encode = msgspec.msgpack.Encoder().encode
@@ -74,7 +77,11 @@ def decode_request(number: int, data: bytes | memoryview) -> tuple[Method, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotARaftMessage(f"Not a Raft message: {error}.") from error
     if not request.is_well_formed():
-        raise NotARaftMessage("Not a Raft message: it has a gap, or terms that cannot be.")
+        raise NotARaftMessage("Not a Raft message: it has a gap, or what no node says: terms, indexes, sizes, members.")
+    if len(data) > MAX_DEPTH and number == _APPEND:  # each level takes a byte
+        for entry in request.entries:
+            if type(entry.payload) is Normal and is_too_deep(entry.payload.data):
+                raise NotARaftMessage(f"Not a Raft message: a command is nested deeper than {MAX_DEPTH} levels.")
     return METHODS[number][0], request
 
 
