@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError
 
 from raftbed.nodes import http_shortcut
@@ -184,6 +185,8 @@ async def _body(request: web.BaseRequest, limit: int) -> bytes:
         body = content.read_nowait()
     else:
         parts = bytearray()
+        if _waits_to_be_asked(request) and request.transport is not None:  # else it has gone
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             while (chunk := await content.readany()) and len(parts) <= limit:
                 parts += chunk
@@ -193,6 +196,11 @@ async def _body(request: web.BaseRequest, limit: int) -> bytes:
     if len(body) > limit:
         raise Problem(413, "too-large", f"The body is larger than {limit} bytes.")
     return body
+
+
+def _waits_to_be_asked(request: web.BaseRequest) -> bool:
+    """The client sends the body only when it is told to, or has waited for a while (RFC 9110, 10.1.1)."""
+    return request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue"
 
 
 class _HttpLog(logging.LoggerAdapter[logging.Logger]):

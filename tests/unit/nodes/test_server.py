@@ -99,6 +99,14 @@ async def node(*, initialized: bool = True) -> AsyncIterator[tuple[Client, Raft]
         await server.close()
 
 
+async def wait_until_read(server: Server) -> None:
+    """Until the head of the only client's request was read, and its body is waited for."""
+    assert server._runner is not None and server._runner.server is not None
+    (connection,) = server._runner.server.connections
+    while connection._current_request is None or connection._current_request.content._waiter is None:
+        await asyncio.sleep(0)
+
+
 async def test_writes_and_reads() -> None:
     async with node() as (client, _):
         status, answer = await client.json("POST", "/kv/a%20key/put", {"value": [1, {"x": None}]})
@@ -186,6 +194,36 @@ async def test_a_body_in_pieces_is_put_together() -> None:
         assert (status, json.loads(answer)["value"]) == (200, 1)
 
 
+PUT_HEAD = b"POST /kv/k/put HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n"
+PUT_BODY = b'{"value": 1}'
+EXPECTING = PUT_HEAD.replace(b"Host: x", b"Host: x\r\nExpect: 100-Continue")
+
+
+async def test_a_client_that_waits_to_be_asked_for_the_body_is_asked() -> None:
+    async with node() as (client, _):
+        client.writer.write(EXPECTING)
+        asked = await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), 10)
+        assert asked == b"HTTP/1.1 100 Continue\r\n\r\n"
+        status, _, answer = await client.ask(PUT_BODY)
+        assert (status, json.loads(answer)["value"]) == (200, 1)
+        assert (await client.json("GET", "/kv/k"))[1]["value"] == 1, "the connection goes on"
+
+
+async def test_a_client_that_has_sent_the_body_is_not_asked_for_it() -> None:
+    async with node() as (client, _):
+        for _ in range(3):  # a head that was read twice is known
+            assert (await client.ask(EXPECTING + PUT_BODY))[0] == 200
+
+
+async def test_a_client_that_asks_for_nothing_or_does_not_know_of_asking_is_not_asked() -> None:
+    """Else it would take the question for the answer."""
+    for head in (PUT_HEAD, EXPECTING.replace(b"HTTP/1.1", b"HTTP/1.0")):
+        async with gated_node() as (client, _, server, _):
+            client.writer.write(head)
+            await wait_until_read(server)
+            assert (await client.ask(PUT_BODY))[0] == 200
+
+
 async def test_a_large_value_comes_back() -> None:
     value = "x" * 500_000
     async with node() as (client, _):
@@ -201,7 +239,7 @@ async def test_requests_that_come_together_are_answered_in_order() -> None:
         assert [json.loads(body)["key"] for _, _, body in answers] == ["a", "b", "c"]
 
 
-PUT = b'POST /kv/k/put HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{"value": 1}'
+PUT = PUT_HEAD + PUT_BODY
 GET = b"GET /kv/k HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
