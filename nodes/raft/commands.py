@@ -22,8 +22,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
-def as_carried(data: Any) -> Any:
-    """What all nodes will see of `data`: a copy, by way of msgpack.
+def as_carried(data: Any) -> tuple[Any, int]:
+    """What all nodes will see of `data`: a copy, by way of msgpack, and the bytes that it takes there.
 
     Raises:
         TypeError, OverflowError, ValueError: msgpack cannot carry it, or it is nested too deep.
@@ -37,7 +37,7 @@ def as_carried(data: Any) -> Any:
         raise ValueError(_TOO_DEEP) from None
     if len(encoded) > MAX_DEPTH and is_too_deep(carried):  # each level takes a byte
         raise ValueError(_TOO_DEEP)
-    return carried
+    return carried, len(encoded)
 
 
 def is_too_deep(command: Any) -> bool:

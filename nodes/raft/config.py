@@ -44,9 +44,11 @@ class Config:
         max_payload_bytes: bytes of entries in one AppendEntries at most; an entry larger than that goes alone.
         max_inflight_messages: AppendEntries on their way to one peer at most.
         max_inflight_bytes: beyond so many bytes of entries on their way to one peer, no more are sent to it.
-        max_uncommitted_entries: beyond so many entries that are not committed, writes are refused as overloaded.
+        max_uncommitted_entries: beyond so many entries that are not committed, writes are refused as overloaded; and
+            beyond so many writes that wait for the disk.
         max_uncommitted_bytes: likewise, beyond so many bytes of them.
-        max_waiting_reads: beyond so many reads that wait for a confirmation, reads are refused as overloaded.
+        max_waiting_reads: beyond so many reads that wait for a confirmation, or for the disk, reads are refused as
+            overloaded.
         replication_lag_threshold: a peer that lacks more entries than that of what the snapshot includes is sent the
             snapshot, though the log may still have the entries.
         snapshot_policy: when to take snapshots; a whole number stands for `LogsSinceLast`. None: never.
