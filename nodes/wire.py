@@ -94,7 +94,9 @@ class Frames:
     """Cuts a stream of bytes into frames."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._parts: list[bytes] = []  # of the frame that is not whole yet, put together once it is
+        self._size = 0  # of all of them
+        self._awaited = 0  # bytes before which there is nothing to be done
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, memoryview]]:
         """The frames that are whole now: number, kind and message.
@@ -102,15 +104,23 @@ class Frames:
         Raises:
             NotARaftMessage: a length that cannot be.
         """
-        data = self._buffer + data if self._buffer else data
-        start, view = 0, memoryview(data)
+        if self._parts:
+            self._parts.append(data)
+            self._size += len(data)
+            if self._size < self._awaited:
+                return
+            data = b"".join(self._parts)
+            self._parts = []
+        start, view, awaited = 0, memoryview(data), _HEAD.size
         while start + _HEAD.size <= len(data):
             length, number, kind = _HEAD.unpack_from(data, start)
             if not 5 <= length <= MAX_MESSAGE:
                 raise NotARaftMessage(f"A frame of {length} bytes.")
             end = start + _LENGTH.size + length
             if end > len(data):
+                awaited = end - start
                 break
             yield number, kind, view[start + _HEAD.size : end]
             start = end
-        self._buffer = data[start:]
+        if start < len(data):
+            self._parts, self._size, self._awaited = [data[start:]], len(data) - start, awaited

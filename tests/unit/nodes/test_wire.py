@@ -20,6 +20,24 @@ def test_frames_survive_any_cut(size: int) -> None:
     assert found == MESSAGES
 
 
+@pytest.mark.parametrize("size", [1, 1000, 50_000])
+def test_a_frame_that_comes_in_pieces_is_put_together_once(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with each of its pieces: a large one would take time that goes with the square of its size."""
+    looked_at = 0
+
+    def counted(data: bytes) -> memoryview:
+        nonlocal looked_at
+        looked_at += len(data)
+        return memoryview(data)
+
+    monkeypatch.setattr("raftbed.nodes.wire.memoryview", counted, raising=False)
+    stream, frames, found = frame(7, 3, b"x" * 100_000) + frame(8, 3, b"y"), Frames(), []
+    for start in range(0, len(stream), size):
+        found += [(number, len(message)) for number, _, message in frames.feed(stream[start : start + size])]
+    assert found == [(7, 100_000), (8, 1)]
+    assert looked_at < 3 * len(stream)
+
+
 @pytest.mark.parametrize("length", [0, 4, MAX_MESSAGE + 1, 0xFFFFFFFF])
 def test_a_length_that_cannot_be_is_refused_before_it_is_waited_for(length: int) -> None:
     with pytest.raises(NotARaftMessage, match=f"{length} bytes"):
