@@ -176,6 +176,33 @@ async def test_bad_input_is_refused_with_one_sentence(
         assert (await client.json("GET", "/status"))[0] == 200, "the connection goes on"
 
 
+@pytest.mark.parametrize(
+    ("request_line", "field", "status", "message"),
+    [
+        (b"GET /\xff", b"X: y", 404, "GET /\\udcff: Not Found."),
+        (b"DELETE /kv/\xff", b"X: y", 405, "DELETE /kv/\\udcff: Method Not Allowed."),
+        (
+            b"GET /raft/stream",
+            b"X-Raftbed-Cluster: \xff",
+            403,
+            "This node belongs to cluster 'test', not to '\\udcff'.",
+        ),
+        (
+            b"GET /raft/stream",
+            b"X-Raftbed-Cluster: test\r\nX-Raftbed-Target: \xff",
+            403,
+            "This node is n1, not \\udcff: check the peers' addresses.",
+        ),
+    ],
+)
+async def test_bytes_that_are_no_text_are_refused_with_one_sentence_too(
+    request_line: bytes, field: bytes, status: int, message: str
+) -> None:
+    async with node() as (client, _):
+        found, _, answer = await client.ask(request_line + b" HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n\r\n")
+        assert (found, json.loads(answer)["message"]) == (status, message)
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_that_is_too_large_is_refused(chunked: bool) -> None:
     body = b'{"value": "' + b"x" * (1 << 20) + b'"}'
