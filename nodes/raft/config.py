@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from raftbed.nodes.raft.errors import ConfigError
 
+MOST_BYTES = 32 << 20
+"""Of what goes in one message at most: half of what nodes take in one (64 MiB), so that there is room for the rest."""
 MILLISECOND = 1_000_000
 """Nanoseconds in a millisecond; the core counts time in nanoseconds, configurations in milliseconds."""
 
@@ -100,6 +102,9 @@ class Config:
             least = 0 if field.name in ("trailing_logs", "lease_drift_percent", "disk_stall_timeouts") else 1
             if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise ConfigError(f"{field.name}: must be a whole number of at least {least}, not {value!r}.")
+        for name in ("max_payload_bytes", "snapshot_max_chunk_size"):
+            if getattr(self, name) > MOST_BYTES:
+                raise ConfigError(f"{name}: must be at most {MOST_BYTES}, not {getattr(self, name)}.")
         if self.election_timeout_min >= self.election_timeout_max:
             raise ConfigError(
                 f"election_timeout_min: {self.election_timeout_min} must be less than election_timeout_max, which is "
