@@ -187,6 +187,15 @@ def write_pid_file(path: Path) -> None:
     beside.replace(path)
 
 
+def allow_many_files() -> None:
+    """Have as many files open as the system allows: each connection is one, and so is a snapshot that comes in."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # a limit that cannot be raised is as it was
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's, where it is installed: the same, faster."""
     try:
@@ -215,6 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"raftbed.nodes: {pid_file}: cannot be written: {error.strerror}.", file=sys.stderr)
         return 1
+    allow_many_files()
     try:
         with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
             return runner.run(run(settings))

@@ -292,8 +292,8 @@ class Connection(asyncio.Protocol):
             return
         try:
             answer.set_result(ANSWERS[method].decode(message))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            _fail(answer, error)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            _fail(answer, RaftNetworkError(f"its answer is none: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""

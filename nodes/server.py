@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError
 
 from raftbed.nodes import http_shortcut
@@ -25,7 +26,6 @@ from raftbed.nodes.service import Answer, Query, Service
 from raftbed.nodes.state_machine import KeyValueStateMachine
 from raftbed.nodes.wire import STREAM_PATH, UPGRADE
 
-_LARGE = 1 << 16
 _log = logging.getLogger("raftbed.nodes")
 _FIELDS = "Content-Type: %b\r\nContent-Length: %d\r\n%b\r\n"
 _HEADS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n{_FIELDS}".encode() for status in HTTPStatus}
@@ -146,8 +146,7 @@ class _Answer(web.StreamResponse):
         if self._keep and not request.version.minor:
             more = b"Connection: keep-alive\r\n"
         transport.write(_head(answer, more) if request.method == "HEAD" else _render(answer, more))
-        if len(answer.body) > _LARGE:
-            await request.writer.drain()
+        await request.writer.drain()  # whoever asks and asks, and does not read, is not kept the answers for
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -186,6 +185,8 @@ async def _body(request: web.BaseRequest, limit: int) -> bytes:
         body = content.read_nowait()
     else:
         parts = bytearray()
+        if _waits_to_be_asked(request) and request.transport is not None:  # else it has gone
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             while (chunk := await content.readany()) and len(parts) <= limit:
                 parts += chunk
@@ -195,6 +196,11 @@ async def _body(request: web.BaseRequest, limit: int) -> bytes:
     if len(body) > limit:
         raise Problem(413, "too-large", f"The body is larger than {limit} bytes.")
     return body
+
+
+def _waits_to_be_asked(request: web.BaseRequest) -> bool:
+    """The client sends the body only when it is told to, or has waited for a while (RFC 9110, 10.1.1)."""
+    return request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue"
 
 
 class _HttpLog(logging.LoggerAdapter[logging.Logger]):

@@ -237,7 +237,7 @@ class Service:
         leader = problem.leader
         answer = {
             "error": problem.code,
-            "message": problem.message,
+            "message": problem.message.encode(errors="backslashreplace").decode(),  # it may quote what is no text
             "definite": problem.definite,
             "leader": leader,
             "leader_address": self._peers.get(leader) if leader else None,

@@ -181,6 +181,8 @@ class RaftStorage(Protocol):
     def receive_snapshot(self, snapshot: SnapshotMeta, offset: int, data: bytes, done: bool) -> ReceivedChunk:
         """Store a piece of a snapshot that is being received; offset 0 begins anew.
 
-        With the last piece, verify the whole against its size and checksum, sync it, and read the state.
+        With the last piece, verify the whole against its size and checksum, sync it, and read the state. Raising, or
+        raising from, an `OSError` that says that too many files are open does not shut the node down: the leader begins
+        again.
         """
         ...

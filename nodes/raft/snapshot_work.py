@@ -8,6 +8,7 @@ waiting. Only the event loop touches the core; what is done here comes back to i
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import threading
 from collections.abc import Callable
@@ -128,7 +129,10 @@ class SnapshotWork:
         request = effect.request
 
         def done(received: ReceivedChunk | None, error: Exception | None) -> None:
-            if error is not None or received is None:
+            if error is not None and _too_many_files(error):  # strangers' connections, say; what is the node's is whole
+                _log.warning("a piece of a snapshot could not be stored, and is asked for again: %s", error)
+                self._push(ChunkStored(effect.token, request, 0, False))
+            elif error is not None or received is None:
                 reason = in_words(error) if error is not None else "receive_snapshot returned None"
                 self._fail(because_of(error, RaftStorageError(f"a snapshot could not be received: {reason}")))
             else:
@@ -218,3 +222,12 @@ class SnapshotWork:
         else:
             self._thread.call(lambda: None, (), lambda _result, _error: then())
             self._thread.end()
+
+
+def _too_many_files(error: BaseException | None) -> bool:
+    """No file could be opened, because too many are."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        error = error.__cause__
+    return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -147,6 +148,15 @@ async def test_one_node_is_killed_and_comes_back_with_its_data(one):
     await one.start("n1")
     assert await one.read("k") == 10
     assert "Traceback" not in one.log("n1")
+
+
+async def test_it_may_open_as_many_files_as_the_system_allows(one, monkeypatch):
+    """Each connection is one, also a stranger's; the soft limit is often 1024."""
+    command = one.command("n1")
+    monkeypatch.setattr(one, "command", lambda _: ["sh", "-c", 'ulimit -S -n 64; exec "$@"', "sh", *command])
+    await one.start("n1")
+    soft, hard = resource.prlimit(one.running["n1"].pid, resource.RLIMIT_NOFILE)
+    assert soft == hard != 64
 
 
 async def test_of_three_nodes_the_leader_is_killed_and_then_all(three):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from raftbed.nodes.peers import PeerNetwork, PeerStream
@@ -21,15 +22,17 @@ from raftbed.nodes.raft import (
     RaftNetworkError,
     ShuttingDown,
     SnapshotMeta,
+    TimeoutNowRequest,
     VoteRequest,
     VoteResponse,
 )
+from raftbed.nodes.raft.messages import MOST
 from raftbed.nodes.server import Server
 from raftbed.nodes.state_machine import KeyValueStateMachine
 from raftbed.nodes.wire import CLUSTER_HEADER, NUMBERS, REFUSED, Frames, encode, frame
 
 VOTE = VoteRequest(1, "n1", 0, 0)
-PIECE = InstallSnapshotRequest(1, "n1", SnapshotMeta(5, 1, "", MembershipConfig(("n1",)), size=9), 0, b"piece")
+PIECE = InstallSnapshotRequest(1, "n1", SnapshotMeta(5, 1, "0" * 16, MembershipConfig(("n1",)), size=9), 0, b"piece")
 
 
 class Receiver:
@@ -254,6 +257,56 @@ async def test_an_answer_that_is_no_frame_loses_the_connection() -> None:
         await network.vote("n2", VOTE)
     await network.close()
     server.close()
+
+
+TOO_MUCH = MOST + 1
+ANSWERS_THAT_ARE_NONE = {
+    "nothing": ("vote", None),
+    "another kind": ("append_entries", [1, {}]),
+    "a vote of a term that cannot be counted on": ("vote", [TOO_MUCH, False]),
+    "a promise of the greatest number that there is": ("pre_vote", [(1 << 64) - 1, False]),
+    "a vote of a negative term": ("vote", [-1, True]),
+    "an append of a term that cannot be counted on": ("append_entries", [TOO_MUCH, False]),
+    "an append of a negative term": ("append_entries", [-1, True, 3]),
+    "an index that cannot be counted on": ("append_entries", [1, True, TOO_MUCH]),
+    "a negative index": ("append_entries", [1, True, -1]),
+    "a conflict in a term that cannot be": ("append_entries", [1, False, 0, [TOO_MUCH, 1]]),
+    "a conflict at an index that cannot be": ("append_entries", [1, False, 0, [1, -1]]),
+    "a snapshot's term that cannot be": ("install_snapshot", [TOO_MUCH, 0]),
+    "an offset that cannot be": ("install_snapshot", [1, TOO_MUCH]),
+    "a negative offset": ("install_snapshot", [1, -1]),
+    "a term of a node that is to stand that cannot be": ("timeout_now", [TOO_MUCH]),
+}
+
+
+@pytest.mark.parametrize("what", ANSWERS_THAT_ARE_NONE)
+async def test_an_answer_that_cannot_be_is_an_error_and_the_connection_goes_on(what: str) -> None:
+    method, nonsense = ANSWERS_THAT_ARE_NONE[what]
+    request = {
+        "append_entries": AppendEntriesRequest(1, "n1", 0, 0, (), 0),
+        "install_snapshot": PIECE,
+        "timeout_now": TimeoutNowRequest(1, "n1"),
+    }.get(method, VOTE)
+    async with pair() as (network, receiver, server):
+        await answered(network, receiver)
+        answer = getattr(network, method)("n2", request)
+        _, token = await receiver.next()
+        token.set_result(nonsense)
+        with pytest.raises(RaftNetworkError, match="its answer is none: Expected"):
+            await answer
+        await answered(network, receiver)
+        assert len(server._streams) == (2 if method == "install_snapshot" else 1)
+
+
+async def test_an_answer_that_nobody_can_read_is_an_error_and_the_connection_goes_on() -> None:
+    async with pair() as (network, receiver, server):
+        answer = network.vote("n2", VOTE)
+        _, token = await receiver.next()
+        token.set_result(msgspec.Raw(b"\x93\x01\xc2" + b"\x91" * 5000 + b"\x90"))
+        with pytest.raises(RaftNetworkError, match="its answer is none: maximum recursion depth"):
+            await answer
+        await answered(network, receiver)
+        assert len(server._streams) == 1
 
 
 # -- the end that answers, from below ---------------------------------------------------------------------------------
