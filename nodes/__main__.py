@@ -53,13 +53,19 @@ class SettingsError(Exception):
     """The settings cannot work; one sentence."""
 
 
-def parse(argv: Sequence[str] | None) -> NodeSettings:
+def parse(argv: Sequence[str]) -> NodeSettings:
     """Settings from the command line.
 
     Raises:
         SettingsError: something is missing or wrong; names it.
     """
-    parser = argparse.ArgumentParser(prog="python -m raftbed.nodes", description="Run one Raft node.")
+    parser = argparse.ArgumentParser(
+        prog="python -m raftbed.nodes",
+        usage="%(prog)s --id ID --data DIR --peer ID=HOST:PORT... | --config FILE | COMMAND ...",
+        description="Run one Raft node; or, with a command, operate one that runs, or its cluster.",
+        epilog=f"commands (COMMAND --help says more):\n{operate.overview()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="all settings in one JSON file")
     parser.add_argument("--id", help="this node's name")
     parser.add_argument("--cluster", default="raftbed", help="the cluster's name (default: %(default)s)")
@@ -70,7 +76,14 @@ def parse(argv: Sequence[str] | None) -> NodeSettings:
     parser.add_argument("--data", metavar="DIR", help="where its log is kept")
     parser.add_argument("--trace", metavar="FILE", help="write a trace")
     parser.add_argument("--version", action="version", version=__version__)
-    options = parser.parse_args(argv)
+    options, rest = parser.parse_known_args(argv)
+    for word in rest:
+        if word in operate.COMMANDS:
+            raise SettingsError(f"{word}: a command comes first: python -m raftbed.nodes {word} ...")
+    if rest and rest[0] == argv[0] and not rest[0].startswith("-"):
+        raise SettingsError(f"{rest[0]}: no such command; there are: {', '.join(operate.COMMANDS)}.")
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.config is not None:
         try:
             settings = msgspec.json.decode(options.config.read_bytes(), type=NodeSettings)

@@ -16,6 +16,19 @@ from pathlib import Path
 from typing import Any
 
 DONE, REFUSED, USAGE, UNKNOWN = 0, 1, 2, 3
+COMMANDS: Mapping[str, str] = {
+    "status": "Show what the node is and knows, as JSON.",
+    "initialize": "Make new nodes a cluster, once for all of its life; the node that is asked is one of them.",
+    "add-non-voter": "Have a node sent the log; returns when it is at line rate.",
+    "remove-non-voter": "Send a node that is no voter the log no more.",
+    "change-membership": "Make these nodes the voters, by joint consensus.",
+    "transfer": "Hand the leadership over.",
+    "snapshot": "Have the node take a snapshot now.",
+    "elect": "Have the node stand for election now.",
+    "heartbeat": "Have the node, if it leads, let its peers hear from it now.",
+    "recover": "Rewrite the membership offline, after a majority was lost for good.",
+}
+"""First words of a command line that is an operator's, and not a node's, with what each does."""
 _TIMEOUT_HEADER = "X-Raftbed-Timeout"
 _RECOVERY_WARNING = """\
 This rewrites the membership of {data} for good, so that {members} can go on without the nodes that are lost.
@@ -42,31 +55,36 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="python -m raftbed.nodes", description="Operate a node, or its cluster.")
     commands = top.add_subparsers(dest="command", required=True)
-
-    def command(name: str, help: str) -> argparse.ArgumentParser:
+    asked: dict[str, argparse.ArgumentParser] = {}
+    for name, help in COMMANDS.items():
         sub = commands.add_parser(name, help=help, description=help)
+        if name == "recover":
+            _add_recovery(sub)
+            continue
         sub.add_argument("--node", required=True, metavar="HOST:PORT", help="which node to ask")
         sub.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="default: %(default)g")
         sub.add_argument("--stay", action="store_true", help="do not go on to the leader when the node names it")
-        return sub
-
-    command("status", "Show what the node is and knows, as JSON.")
-    add = command("add-non-voter", "Have a node sent the log; returns when it is at line rate.")
-    add.add_argument("member", metavar="ID=HOST:PORT")
-    remove = command("remove-non-voter", "Send a node that is no voter the log no more.")
-    remove.add_argument("member", metavar="ID")
-    change = command("change-membership", "Make these nodes the voters, by joint consensus.")
-    change.add_argument("members", nargs="+", metavar="ID[=HOST:PORT]")
-    transfer = command("transfer", "Hand the leadership over.")
-    transfer.add_argument("target", nargs="?", metavar="ID", help="default: the node that is best prepared")
-    command("snapshot", "Have the node take a snapshot now.").set_defaults(stay=True)
-    command("elect", "Have the node stand for election now.").set_defaults(stay=True)
-    command("heartbeat", "Have the node, if it leads, let its peers hear from it now.").set_defaults(stay=True)
-    recover = commands.add_parser("recover", help="Rewrite the membership offline, after a majority was lost for good.")
-    recover.add_argument("--data", required=True, type=Path, metavar="DIR", help="of a node that does not run")
-    recover.add_argument("--members", required=True, nargs="+", metavar="ID[=HOST:PORT]")
-    recover.add_argument("--yes", action="store_true", help="do it; otherwise it is only said what would be done")
+        asked[name] = sub
+    for name in ("initialize", "change-membership"):
+        asked[name].add_argument("members", nargs="+", metavar="ID[=HOST:PORT]", help="all that are to be voters")
+    asked["add-non-voter"].add_argument("member", metavar="ID=HOST:PORT")
+    asked["remove-non-voter"].add_argument("member", metavar="ID")
+    asked["transfer"].add_argument("target", nargs="?", metavar="ID", help="default: the node that is best prepared")
+    for name in ("initialize", "snapshot", "elect", "heartbeat"):
+        asked[name].set_defaults(stay=True)
     return top
+
+
+def _add_recovery(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--data", required=True, type=Path, metavar="DIR", help="of a node that does not run")
+    sub.add_argument("--members", required=True, nargs="+", metavar="ID[=HOST:PORT]")
+    sub.add_argument("--yes", action="store_true", help="do it; otherwise it is only said what would be done")
+
+
+def overview() -> str:
+    """The commands, a line each, for the help of the module."""
+    width = max(map(len, COMMANDS))
+    return "\n".join(f"  {name:{width}}  {help}" for name, help in COMMANDS.items())
 
 
 def main(argv: Sequence[str]) -> int:
@@ -101,6 +119,7 @@ def _request(options: argparse.Namespace) -> tuple[str, dict[str, Any] | None]:
         "status": lambda: ("/status", None),
         "add-non-voter": lambda: ("/admin/add_non_voter", _member(options.member)),
         "remove-non-voter": lambda: ("/admin/remove_non_voter", {"id": options.member}),
+        "initialize": lambda: ("/admin/initialize", _members(options.members)),
         "change-membership": lambda: ("/admin/change_membership", _members(options.members)),
         "transfer": lambda: ("/admin/transfer", {"target": options.target}),
         "snapshot": lambda: ("/admin/snapshot", {}),
@@ -171,8 +190,3 @@ def recover(data: Path, members: Sequence[str], *, confirmed: bool) -> int:
         print(f"raftbed.nodes: {error}", file=sys.stderr)
         return REFUSED
     return DONE
-
-
-_ASKED = ("add-non-voter", "remove-non-voter", "change-membership", "transfer", "snapshot", "elect", "heartbeat")
-COMMANDS = frozenset(("status", *_ASKED, "recover"))
-"""First words of a command line that is an operator's, and not a node's."""

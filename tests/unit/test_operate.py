@@ -89,6 +89,17 @@ async def test_a_cluster_grows_moves_and_shrinks(nodes, capsys):
     assert await nodes.read("k") == 2
 
 
+async def test_new_nodes_are_made_a_cluster(nodes, capsys):
+    await nodes.start("n1", "n2")
+    assert await nodes.operate("n1", "initialize", "n1", "n9") == REFUSED
+    assert "n9 has no address here" in capsys.readouterr().err
+    assert await nodes.operate("n1", "initialize", "n1", nodes.member("n2")) == DONE
+    assert json.loads(capsys.readouterr().out) == {"members": ["n1", "n2"]}
+    await nodes.write("k", 1)
+    assert await nodes.operate("n2", "initialize", nodes.member("n1"), "n2") == REFUSED
+    assert "cannot be initialized" in capsys.readouterr().err
+
+
 class ShortLogs(Cluster):
     """Nodes that take a snapshot every 20 entries, and keep 5 in the log."""
 

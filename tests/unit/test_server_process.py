@@ -17,6 +17,7 @@ import pytest
 from aiohttp import ClientConnectionError, ClientSession
 
 from raftbed.nodes.__main__ import main
+from raftbed.nodes.operate import COMMANDS
 
 HOST = "127.0.0.1"
 PAUSE = 0.02
@@ -226,6 +227,8 @@ def ended(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["--id=n1", "--data=d", "--peer=n1"], "--peer n1: must look like n1=127.0.0.1:8401."),
         (["--id=n1", "--data=d", "--peer=n1=x"], "n1: 'x' is not an address such as 127.0.0.1:8401 or [::1]:8401."),
         (["--id=n1", "--data=d", "--peer=n1=x:0"], "n1: 'x:0' is not an address such as 127.0.0.1:8401 or [::1]:8401."),
+        (["bogus"], f"bogus: no such command; there are: {', '.join(COMMANDS)}."),
+        (["--node=x:1", "status"], "status: a command comes first: python -m raftbed.nodes status ..."),
         (["--config=none.json"], "none.json: cannot be read: No such file or directory."),
     ],
 )
@@ -234,6 +237,15 @@ def test_a_wrong_command_line_is_one_sentence(tmp_path, monkeypatch, capsys, arg
     assert main(arguments) == 2
     assert capsys.readouterr() == ("", f"raftbed.nodes: {message}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_names_every_command_of_operators(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    help = capsys.readouterr().out
+    for name, what in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(what)}$", help, re.MULTILINE)
 
 
 def test_a_wrong_command_line_ends_the_process(tmp_path):
