@@ -135,16 +135,23 @@ async def run(settings: NodeSettings, surroundings: Surroundings | None = None) 
         surroundings: what it runs in; the real ones, when not given.
     """
     from raftbed.nodes.admin import learner_of_addresses
+    from raftbed.nodes.identity import Identity
     from raftbed.nodes.peers import PeerNetwork
     from raftbed.nodes.raft import Raft, RaftError
     from raftbed.nodes.server import Server
     from raftbed.nodes.state_machine import KeyValueStateMachine
+    from raftbed.nodes.storage import StorageError
     from raftbed.nodes.surroundings import Surroundings
 
     log = logging.getLogger("raftbed.nodes")
     around = surroundings or Surroundings()
     config = Config.from_mapping(settings.cluster, settings.raft)
     host, port = split_address("listen", settings.listen)
+    try:
+        around.claim(Path(settings.data), Identity(cluster=settings.cluster, id=settings.id))
+    except StorageError as error:
+        log.critical("node %s stops: %s", settings.id, error)
+        return 1
     try:
         tracer = around.trace(Path(settings.trace), settings.id) if settings.trace else None
     except OSError as error:

@@ -215,7 +215,7 @@ FILE: dict[str, Any] = {"id": "n1", "cluster": "c", "listen": f"{HOST}:1", "peer
 
 def ended(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "raftbed.nodes", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -307,3 +307,16 @@ async def test_two_processes_on_one_directory_are_refused(one):
     assert process.returncode == 1
     assert f"CRITICAL raftbed.nodes: node n1 stops: {one.place / 'n1'}: another process uses this dir" in process.stderr
     assert await one.status("n1") is not None, "the first one does not notice"
+
+
+async def test_the_directory_of_another_node_is_refused(one):
+    await one.start("n1")
+    one.kill("n1")
+    for mistake, named in (("--id=n9", "node n9 of cluster 'raftbed'"), ("--cluster=x", "node n1 of cluster 'x'")):
+        given = [*one.command("n1")[3:], f"--peer=n9={free_addresses(1)[0]}", mistake]
+        process = await asyncio.to_thread(ended, *given, cwd=one.place)
+        assert process.returncode == 1
+        assert process.stderr.count("\n") == 1, "nothing was begun: it does not even listen"
+        owner = "node n1 of cluster 'raftbed'"
+        assert f"{one.place / 'n1'}: is the directory of {owner}, not of {named}. Give this node" in process.stderr
+    await one.start("n1")
