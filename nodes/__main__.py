@@ -17,6 +17,7 @@ import msgspec
 
 from raftbed import __version__
 from raftbed.nodes import operate
+from raftbed.nodes.addresses import split
 from raftbed.nodes.raft import Config, ConfigError
 
 if TYPE_CHECKING:
@@ -121,10 +122,10 @@ def split_address(name: str, address: str) -> tuple[str, int]:
     Raises:
         SettingsError: it is not that.
     """
-    host, sign, port = address.rpartition(":")
-    if not sign or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    found = split(address)
+    if found is None:
         raise SettingsError(f"{name}: {address!r} is not an address such as 127.0.0.1:8401 or [::1]:8401.")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return found
 
 
 async def run(settings: NodeSettings, surroundings: Surroundings | None = None) -> int:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from raftbed.nodes import problems
+from raftbed.nodes.addresses import split
 from raftbed.nodes.raft import MembershipConfig, Raft, RaftMetrics
 from raftbed.nodes.requests import decode_body
 
@@ -149,7 +150,7 @@ class Admin:
             address = self._address(node, given)
             if address is None:
                 raise problems.bad_request(f"{node}: has no address here; give one.")
-            if not is_address(address):
+            if split(address) is None:
                 raise problems.bad_request(f"{node}: {address!r} is not an address such as 127.0.0.1:8401.")
 
     def _membership(self) -> Answer:
@@ -204,9 +205,3 @@ def learner_of_addresses(peers: MutableMapping[str, str]) -> Callable[[Membershi
         peers.update((node, address) for node, address in membership.addresses if node not in given)
 
     return learn
-
-
-def is_address(text: str) -> bool:
-    """It looks like host:port."""
-    host, sign, port = text.rpartition(":")
-    return bool(sign and host and port.isdecimal() and 0 < int(port) < 65536)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raftbed.nodes.addresses import split
+
 DONE, REFUSED, USAGE, UNKNOWN = 0, 1, 2, 3
 COMMANDS: Mapping[str, str] = {
     "status": "Show what the node is and knows, as JSON.",
@@ -79,6 +81,7 @@ def _add_recovery(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--data", required=True, type=Path, metavar="DIR", help="of a node that does not run")
     sub.add_argument("--members", required=True, nargs="+", metavar="ID[=HOST:PORT]")
     sub.add_argument("--yes", action="store_true", help="do it; otherwise it is only said what would be done")
+    sub.add_argument("--force", action="store_true", help="take members that the membership in the log does not have")
 
 
 def overview() -> str:
@@ -91,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
     """Do one command; returns the exit status."""
     options = parser().parse_args(argv)
     if options.command == "recover":
-        return recover(options.data, options.members, confirmed=options.yes)
+        return recover(options.data, options.members, confirmed=options.yes, force=options.force)
     try:
         path, body = _request(options)
     except ValueError as error:
@@ -133,13 +136,19 @@ def _member(text: str) -> dict[str, Any]:
     node, sign, address = text.partition("=")
     if not node or (sign and not address):
         raise ValueError(f"{text}: must look like n4=127.0.0.1:8404.")
+    if sign and split(address) is None:
+        raise ValueError(f"{node}: {address!r} is not an address such as 127.0.0.1:8404.")
     return {"id": node, "address": address or None}
 
 
 def _members(texts: Sequence[str]) -> dict[str, Any]:
     members = [_member(text) for text in texts]
+    names = [member["id"] for member in members]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name}: is named twice.")
     addresses = {member["id"]: member["address"] for member in members if member["address"]}
-    return {"members": [member["id"] for member in members], "addresses": addresses}
+    return {"members": names, "addresses": addresses}
 
 
 def ask(node: str, path: str, body: Mapping[str, Any] | None, timeout: float) -> Reply:
@@ -166,7 +175,7 @@ def ask(node: str, path: str, body: Mapping[str, Any] | None, timeout: float) ->
         connection.close()
 
 
-def recover(data: Path, members: Sequence[str], *, confirmed: bool) -> int:
+def recover(data: Path, members: Sequence[str], *, confirmed: bool, force: bool) -> int:
     """Rewrite the membership of a node that does not run; returns the exit status."""
     from raftbed.nodes.recovery import append_membership, inspect
     from raftbed.nodes.storage import StorageError
@@ -178,13 +187,14 @@ def recover(data: Path, members: Sequence[str], *, confirmed: bool) -> int:
             return REFUSED
         found = inspect(data)
         print(f"{data}: {found}")
+        found.check(wanted["members"], force=force)
         print(_RECOVERY_WARNING.format(data=data, members=", ".join(wanted["members"])), file=sys.stderr)
         if not confirmed:
             print("raftbed.nodes: nothing was done; say --yes to do it.", file=sys.stderr)
             return REFUSED
-        print(append_membership(data, wanted["members"], wanted["addresses"]))
+        print(append_membership(data, wanted["members"], wanted["addresses"], force=force))
     except ValueError as error:
-        print(f"raftbed.nodes: {error}", file=sys.stderr)
+        print(f"raftbed.nodes: {data}: {error}", file=sys.stderr)
         return USAGE
     except (StorageError, OSError) as error:
         print(f"raftbed.nodes: {error}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -144,7 +145,8 @@ async def test_a_joiner_is_brought_up_by_a_snapshot_and_restarts_from_it(tmp_pat
     ("command", "status", "said"),
     [
         (["add-non-voter", "n4"], REFUSED, "n4: has no address here; give one."),
-        (["add-non-voter", "n4=nowhere"], REFUSED, "'nowhere' is not an address"),
+        (["add-non-voter", "n4=nowhere"], USAGE, "'nowhere' is not an address"),
+        (["initialize", "n1", "n2=x:1", "n1"], USAGE, "n1: is named twice."),
         (["add-non-voter", "=x:1"], USAGE, "must look like"),
         (["change-membership", "n1", "n4="], USAGE, "must look like"),
         (["transfer"], REFUSED, "there is no other voter that answers"),
@@ -214,3 +216,39 @@ async def test_recovery(nodes, capsys):
 def test_recovery_of_nothing(tmp_path: Path, command: list[str], capsys: Any):
     assert main(["recover", "--data", str(tmp_path), *command]) in (REFUSED, USAGE)
     assert list(tmp_path.iterdir()) == []
+
+
+MISTAKES = {
+    "a name that nobody knows": (["n1", "n7"], "n7: not in the membership, which has n1, n2, n3. Start the recovered"),
+    "a name instead of the node's": (["n2"], "n1, whose directory this is, must be one of the members"),
+    "an address that is none": (["n1=bad"], "n1: 'bad' is not an address such as 127.0.0.1:8404."),
+    "a name twice": (["n1", "n1"], "n1: is named twice."),
+}
+
+
+async def test_a_recovery_that_makes_no_sense_is_refused(nodes, capsys):
+    data = await lost_majority(nodes)
+    nodes.kill("n1")
+    before = [path.read_bytes() for path in sorted(nodes.place.glob("n1/*.log"))]
+    for members, said in MISTAKES.values():
+        assert main(["recover", "--data", data, "--members", *members, "--yes"]) == USAGE
+        assert f"raftbed.nodes: {data}: {said}" in capsys.readouterr().err
+    assert main(["recover", "--data", data, "--members", "n7", "--yes", "--force"]) == USAGE, "nobody could start on it"
+    kept = [path.read_bytes() for path in sorted(nodes.place.glob("n1/*.log"))]
+    assert [text.rstrip(b"\0") for text in kept] == [text.rstrip(b"\0") for text in before]
+    assert main(["recover", "--data", data, "--members", "n1", "n7=127.0.0.1:1", "--yes", "--force"]) == DONE
+    assert "the voters are n1, n7" in capsys.readouterr().out
+
+
+async def test_after_a_recovery_the_others_come_back_under_their_old_names_with_empty_directories(nodes):
+    data = await lost_majority(nodes)
+    nodes.kill("n1")
+    assert main(["recover", "--data", data, "--members", "n1", "--yes"]) == DONE
+    for name in ("n2", "n3"):
+        shutil.rmtree(nodes.place / name)
+    await nodes.start("n1")
+    await nodes.write("k", 8)
+    await nodes.start("n2", "n3")
+    assert await nodes.operate("n1", "change-membership", "n1", nodes.member("n2"), nodes.member("n3")) == DONE
+    nodes.kill("n1")
+    assert await nodes.read("k") == 8
