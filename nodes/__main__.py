@@ -167,7 +167,9 @@ async def run(settings: NodeSettings, surroundings: Surroundings | None = None) 
         clock=around.clock, random=around.random(), tracer=tracer, on_membership=learn, workers=around.worker,
         make_core=around.core,
     )  # fmt: skip
-    server = Server(raft, machine, cluster=settings.cluster, peers=settings.peers, bug=settings.bug)
+    server = Server(
+        raft, machine, cluster=settings.cluster, peers=settings.peers, bug=settings.bug, problem=network.problem
+    )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -31,6 +31,8 @@ COMMANDS: Mapping[str, str] = {
     "recover": "Rewrite the membership offline, after a majority was lost for good.",
 }
 """First words of a command line that is an operator's, and not a node's, with what each does."""
+_MOST_HOPS = 4
+"""How often one goes on to another leader: each knows of a newer one than the last, unless they are being elected."""
 _TIMEOUT_HEADER = "X-Raftbed-Timeout"
 _RECOVERY_WARNING = """\
 This rewrites the membership of {data} for good, so that {members} can go on without the nodes that are lost.
@@ -96,15 +98,15 @@ def main(argv: Sequence[str]) -> int:
     if options.command == "recover":
         return recover(options.data, options.members, confirmed=options.yes, force=options.force)
     try:
+        if split(options.node) is None:
+            raise ValueError(f"--node {options.node}: is not an address such as 127.0.0.1:8401.")
+        if not 0 < options.timeout <= 3600:
+            raise ValueError(f"--timeout {options.timeout:g}: must be seconds, more than 0 and at most 3600.")
         path, body = _request(options)
     except ValueError as error:
         print(f"raftbed.nodes: {error}", file=sys.stderr)
         return USAGE
-    reply = ask(options.node, path, body, options.timeout)
-    leader = reply.content.get("leader_address")
-    if reply.status == 421 and leader and not options.stay:
-        print(f"raftbed.nodes: {reply.content.get('leader')} leads; asking {leader}.", file=sys.stderr)
-        reply = ask(leader, path, body, options.timeout)
+    reply = _ask_leader(options.node, path, body, options.timeout, stay=options.stay)
     if reply.status == 200:
         print(json.dumps(reply.content, indent=2))
         return DONE
@@ -151,12 +153,25 @@ def _members(texts: Sequence[str]) -> dict[str, Any]:
     return {"members": names, "addresses": addresses}
 
 
+def _ask_leader(node: str, path: str, body: Mapping[str, Any] | None, timeout: float, *, stay: bool) -> Reply:
+    """Ask a node, and then whom it says to lead, who may know of a newer leader."""
+    asked: list[str] = []
+    while True:
+        asked.append(node)
+        reply = ask(node, path, body, timeout)
+        leader = reply.content.get("leader_address")
+        if reply.status != 421 or not leader or stay or leader in asked or len(asked) > _MOST_HOPS:
+            return reply
+        print(f"raftbed.nodes: {reply.content.get('leader')} leads; asking {leader}.", file=sys.stderr)
+        node = leader
+
+
 def ask(node: str, path: str, body: Mapping[str, Any] | None, timeout: float) -> Reply:
-    """Ask a node; what goes wrong is part of the reply."""
-    host, sign, port = node.rpartition(":")
-    if not sign or not port.isdecimal():
+    """Ask a node at an address; what goes wrong is part of the reply."""
+    address = split(node)
+    if address is None:
         return Reply(0, {"message": f"{node}: is not an address such as 127.0.0.1:8401.", "definite": True})
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout + 1)
+    connection = http.client.HTTPConnection(*address, timeout=timeout + 1)
     sent = False
     try:
         connection.connect()
@@ -167,12 +182,21 @@ def ask(node: str, path: str, body: Mapping[str, Any] | None, timeout: float) ->
         else:
             connection.request("POST", path, json.dumps(body), headers)
         response = connection.getresponse()
-        return Reply(response.status, json.loads(response.read()))
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        said = str(error) or type(error).__name__
+        content = response.read()
+    except OSError as error:
+        said = error.strerror or str(error) or type(error).__name__
         return Reply(0, {"message": f"{node}: {said}.", "definite": not sent})
+    except http.client.HTTPException:
+        return Reply(0, {"message": f"{node}: does not speak HTTP, or broke off.", "definite": False})
     finally:
         connection.close()
+    try:
+        decoded = json.loads(content)
+    except ValueError:
+        decoded = None
+    if not isinstance(decoded, dict):
+        return Reply(0, {"message": f"{node}: does not answer as a node does; is that its address?", "definite": False})
+    return Reply(response.status, decoded)
 
 
 def recover(data: Path, members: Sequence[str], *, confirmed: bool, force: bool) -> int:

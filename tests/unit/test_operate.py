@@ -6,7 +6,9 @@ import asyncio
 import json
 import re
 import shutil
+import socket
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from raftbed.nodes.operate import DONE, REFUSED, UNKNOWN, USAGE, main
+from raftbed.nodes import operate
+from raftbed.nodes.operate import DONE, REFUSED, UNKNOWN, USAGE, Reply, main
 
 sys.path.append(str(Path(__file__).parent))
 from test_server_process import PAUSE, Processes
@@ -162,10 +165,92 @@ async def test_exit_codes(nodes, capsys, command, status, said):
     assert said in capsys.readouterr().err
 
 
+async def test_a_node_that_is_added_with_the_address_of_another_is_told_why_that_takes_long(nodes, capsys):
+    await nodes.start("n1", "n2")
+    await nodes.initialize()
+    mistake = f"n3={nodes.addresses['n2']}"
+    why = "This node is n2, not n3: check the peers' addresses."
+    assert await nodes.operate("n1", "add-non-voter", mistake, "--timeout", "1") == UNKNOWN
+    said = capsys.readouterr().err
+    assert "n1 is not done yet; the change goes on. n3 cannot be reached: it answered 403 Forbidden, wrong-node" in said
+    assert why in said
+    assert why in (await nodes.status("n1"))["streams"]["n3"]["problem"]
+    assert await nodes.operate("n1", "add-non-voter", nodes.member("n3"), "--timeout", "0.2") == UNKNOWN
+    assert "n3 cannot be reached: nobody listens at its address." in capsys.readouterr().err
+    await nodes.start("n3")
+    while (stream := (await nodes.status("n1"))["streams"]["n3"])["problem"] is not None:
+        await asyncio.sleep(PAUSE)
+    assert stream.keys() == {"state", "match_index", "problem"}
+
+
 async def test_a_node_that_cannot_be_reached(nodes, capsys):
     assert await nodes.operate("n1", "transfer") == REFUSED
     assert "Connection refused" in capsys.readouterr().err
-    assert main(["status", "--node", "nonsense"]) == REFUSED
+    assert main(["status", "--node", "localhost:1"]) == REFUSED
+    assert "Errno" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--node", "nonsense"], "--node nonsense: is not an address such as 127.0.0.1:8401."),
+        (["--node", "127.0.0.1"], "--node 127.0.0.1: is not an address"),
+        (["--node", "http://127.0.0.1:8401"], "--node http://127.0.0.1:8401: is not an address"),
+        (["--node", "127.0.0.1:1", "--timeout", "0"], "--timeout 0: must be seconds"),
+        (["--node", "127.0.0.1:1", "--timeout", "nan"], "--timeout nan: must be seconds"),
+    ],
+)
+def test_a_wrong_command_line_asks_nobody(capsys, arguments, said):
+    assert main(["status", *arguments]) == USAGE
+    assert capsys.readouterr().err.startswith(f"raftbed.nodes: {said}")
+
+
+def redirects(**leaders: str) -> Any:
+    """Stands for `ask`: each node names another as the leader, the last one leads."""
+
+    def ask(node: str, *_: Any) -> Reply:
+        leader = leaders.get(node)
+        if leader is None:
+            return Reply(200, {"node": node})
+        return Reply(421, {"leader": leader, "leader_address": leader, "message": f"{node}: no.", "definite": True})
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("leaders", "stay", "status", "asked"),
+    [
+        ({"a": "b", "b": "c", "c": "d"}, [], DONE, "bcd"),
+        ({"a": "b", "b": "a"}, [], REFUSED, "b"),
+        ({"a": "b", "b": "c", "c": "d", "d": "e", "e": "f", "f": "g"}, [], REFUSED, "bcde"),
+        ({"a": "b"}, ["--stay"], REFUSED, ""),
+    ],
+    ids=["a few hops", "in a circle", "too many", "told to stay"],
+)
+def test_it_goes_on_to_the_leader(monkeypatch, capsys, leaders, stay, status, asked):
+    there = {f"{name}:1": f"{leader}:1" for name, leader in leaders.items()}
+    monkeypatch.setattr(operate, "ask", redirects(**there))
+    assert main(["transfer", "--node", "a:1", *stay]) == status
+    assert re.findall(r"(\w):1 leads; asking \1:1\.", capsys.readouterr().err) == list(asked)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", b"SSH-2.0-x\r\n", b""])
+def test_something_else_that_listens_there_is_told(capsys, answer):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert main(["snapshot", "--node", f"127.0.0.1:{listener.getsockname()[1]}"]) == UNKNOWN
+        thread.join()
+    assert re.search(
+        r"does not answer as a node does|does not speak HTTP|closed connection without", capsys.readouterr().err
+    )
 
 
 async def test_sessions_over_http(nodes):
