@@ -93,11 +93,13 @@ def parse(argv: Sequence[str]) -> NodeSettings:
         except msgspec.DecodeError as error:
             raise SettingsError(f"{options.config}: {error}.") from error
     else:
-        peers = {}
+        peers: dict[str, str] = {}
         for peer in options.peer:
             name, sign, address = peer.partition("=")
             if not sign or not name:
                 raise SettingsError(f"--peer {peer}: must look like n1=127.0.0.1:8401.")
+            if name in peers:
+                raise SettingsError(f"--peer {peer}: {name} is there already, with {peers[name]}.")
             peers[name] = address
         if not options.id or not options.data:
             raise SettingsError("--id and --data are needed (or --config).")
@@ -113,6 +115,18 @@ def parse(argv: Sequence[str]) -> NodeSettings:
         raise SettingsError(f"{settings.id}: is not among the peers ({', '.join(settings.peers) or 'none'}).")
     for name, address in {**settings.peers, "listen": settings.listen}.items():
         split_address(name, address)
+    at: dict[tuple[str, int], str] = {}
+    for name, address in settings.peers.items():
+        other = at.setdefault(split_address(name, address), name)
+        if other != name:
+            raise SettingsError(f"{other} and {name}: have one address, {address}; each node needs its own.")
+    where = f"{options.config}: " if options.config is not None else ""
+    if not settings.cluster:
+        raise SettingsError(f"{where}cluster: must be a name that is not empty.")
+    try:
+        Config.from_mapping(settings.cluster, settings.raft)
+    except ConfigError as error:
+        raise SettingsError(f"{where}raft: {error}") from error
     return settings
 
 
@@ -229,8 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return operate.main(arguments)
     try:
         settings = parse(arguments)
-        Config.from_mapping(settings.cluster, settings.raft)
-    except (SettingsError, ConfigError) as error:
+    except SettingsError as error:
         print(f"raftbed.nodes: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)

@@ -6,6 +6,7 @@ Knows no HTTP library: a request is a path and a body, an answer something for J
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ from raftbed.nodes.requests import decode_body
 
 _T = TypeVar("_T")
 Answer = dict[str, Any]
+_SUCCESSION = 2.0
+"""Seconds that one waits to hear who leads after this node; an election does not take longer."""
 PeerProblem = Callable[[NodeId], str | None]
 """Why a peer cannot be reached; None while it can be."""
 
@@ -86,6 +89,7 @@ class Admin:
 
     async def _initialize(self, raw: bytes, patience: float) -> Answer:
         body = decode_body(raw or b"{}", InitializeBody)
+        _check_names(body.members)
         addresses = {**self._peers, **body.addresses}
         unknown = sorted(set(body.members) - set(addresses))
         if unknown or self._raft.id not in body.members:
@@ -119,6 +123,9 @@ class Admin:
     async def _transfer(self, raw: bytes, patience: float) -> Answer:
         body = decode_body(raw or b"{}", TransferBody)
         await self._done(patience, self._raft.transfer_leadership(body.target), problems.of_transfer)
+        with contextlib.suppress(TimeoutError):  # it is done all the same
+            async with asyncio.timeout(_SUCCESSION):
+                await self._raft.metrics().wait_for(lambda metrics: metrics.current_leader is not None)
         return {"node": self._raft.id, "leader": self._raft.metrics().current.current_leader}
 
     async def _snapshot(self, raw: bytes, patience: float) -> Answer:
@@ -164,6 +171,7 @@ class Admin:
         return given.get(node) or self._peers.get(node) or replicated.get(node)
 
     def _check_addresses(self, nodes: list[str], given: Mapping[str, str]) -> None:
+        _check_names(nodes)
         for node in nodes:
             address = self._address(node, given)
             if address is None:
@@ -173,6 +181,12 @@ class Admin:
 
     def _membership(self) -> Answer:
         return membership_answer(self._raft.metrics().current.membership_config)
+
+
+def _check_names(nodes: Sequence[NodeId]) -> None:
+    for node in nodes:
+        if not node.strip() or not node.isprintable():
+            raise problems.bad_request(f"{node!r}: is no name of a node.")
 
 
 def membership_answer(membership: MembershipConfig) -> Answer:

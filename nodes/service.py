@@ -380,6 +380,9 @@ class Service:
         return Answer(200, prometheus(self._raft.metrics().current, self._answers).encode(), TEXT)
 
     async def _operate(self, query: Query, body: bytes) -> Answer:
+        if "Origin" in query.headers or "Sec-Fetch-Site" in query.headers:
+            # Browsers send these, and whoever has a page open in one did not mean this (cross-site request forgery).
+            raise Problem(403, "from-a-web-page", "A web page may not ask this: the request came from a browser.")
         return Answer(200, _encode_json(await self._admin.posts[query.path](body, _patience(query))))
 
 

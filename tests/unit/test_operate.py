@@ -89,7 +89,11 @@ async def test_a_cluster_grows_moves_and_shrinks(nodes, capsys):
     await nodes.write("k", 2)
     assert await nodes.operate("n2", "change-membership", "n3", "n1") == DONE
     nodes.kill("n2")
-    assert await nodes.leader() in ("n1", "n3")
+    leads = await nodes.leader()
+    assert leads in ("n1", "n3")
+    capsys.readouterr()
+    assert await nodes.operate(leads, "transfer") == DONE
+    assert json.loads(capsys.readouterr().out)["leader"] == ({"n1", "n3"} - {leads}).pop()
     assert await nodes.read("k") == 2
 
 

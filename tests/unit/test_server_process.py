@@ -227,6 +227,14 @@ def ended(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["--id=n1", "--data=d", "--peer=n1"], "--peer n1: must look like n1=127.0.0.1:8401."),
         (["--id=n1", "--data=d", "--peer=n1=x"], "n1: 'x' is not an address such as 127.0.0.1:8401 or [::1]:8401."),
         (["--id=n1", "--data=d", "--peer=n1=x:0"], "n1: 'x:0' is not an address such as 127.0.0.1:8401 or [::1]:8401."),
+        (
+            ["--id=n1", "--data=d", f"--peer=n1={HOST}:1", f"--peer=n1={HOST}:2"],
+            f"--peer n1={HOST}:2: n1 is there already, with {HOST}:1.",
+        ),
+        (
+            ["--id=n1", "--data=d", f"--peer=n1={HOST}:1", f"--peer=n2={HOST}:1"],
+            f"n1 and n2: have one address, {HOST}:1; each node needs its own.",
+        ),
         (["bogus"], f"bogus: no such command; there are: {', '.join(COMMANDS)}."),
         (["--node=x:1", "status"], "status: a command comes first: python -m raftbed.nodes status ..."),
         (["--config=none.json"], "none.json: cannot be read: No such file or directory."),
@@ -259,9 +267,15 @@ def test_a_wrong_command_line_ends_the_process(tmp_path):
         ("{", "n.json: Input data was truncated."),
         (json.dumps({"id": "n1"}), "n.json: Object missing required field `cluster`."),
         (json.dumps({**FILE, "ports": 1}), "n.json: Object contains unknown field `ports`."),
-        (json.dumps({**FILE, "cluster": ""}), "cluster_name: must be a name that is not empty."),
-        (json.dumps({**FILE, "raft": {"heartbeat_interval": 0}}), "heartbeat_interval: must be a whole number of at "),
-        (json.dumps({**FILE, "raft": {"hartbeat": 1}}), "hartbeat: no such option; there are: election_timeout_min, "),
+        (json.dumps({**FILE, "cluster": ""}), "n.json: cluster: must be a name that is not empty."),
+        (
+            json.dumps({**FILE, "raft": {"heartbeat_interval": 0}}),
+            "n.json: raft: heartbeat_interval: must be a whole number of at ",
+        ),
+        (
+            json.dumps({**FILE, "raft": {"hartbeat": 1}}),
+            "n.json: raft: hartbeat: no such option; there are: election_timeout_min, ",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_sentence(tmp_path, monkeypatch, capsys, content, message):
