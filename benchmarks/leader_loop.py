@@ -134,7 +134,9 @@ async def measure(writes: int, connections: int, *, other_fields: bool) -> float
     """Microseconds of CPU for a write."""
     machine = KeyValueStateMachine()
     config, random = Config.from_mapping("benchmark", _CONFIG), Random(1)
-    raft = Raft("n1", config, Peers(), NodeStorage(MemoryStore(), machine), random=random, workers=Disk)
+    raft = Raft(
+        "n1", config, Peers(), NodeStorage(MemoryStore(), machine, shares_commands=True), random=random, workers=Disk
+    )
     await raft.initialize({"n1", "n2", "n3"})
     await raft.metrics().wait_for(lambda metrics: metrics.last_applied > 0)
     server = Server(raft, machine, cluster="benchmark", peers={})

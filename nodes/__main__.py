@@ -152,7 +152,7 @@ async def run(settings: NodeSettings, surroundings: Surroundings | None = None) 
     from raftbed.nodes.admin import learner_of_addresses
     from raftbed.nodes.identity import Identity
     from raftbed.nodes.peers import PeerNetwork
-    from raftbed.nodes.raft import Raft, RaftError
+    from raftbed.nodes.raft import Raft
     from raftbed.nodes.server import Server
     from raftbed.nodes.state_machine import KeyValueStateMachine
     from raftbed.nodes.storage import StorageError
@@ -194,23 +194,20 @@ async def run(settings: NodeSettings, surroundings: Surroundings | None = None) 
         log.info("node %s of cluster %s listens on %s:%d", settings.id, settings.cluster, host, port)
         around.listens(raft)
         await asyncio.wait({closed, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if closed.done():
-            closed.result()
+        if closed.done() and closed.exception() is not None:
+            return 1  # the Raft has logged why
         log.info("node %s stops", settings.id)
         return 0
     except OSError as error:
         log.error("cannot listen on %s:%d: %s", host, port, error.strerror or error)
         return 1
-    except RaftError as error:
-        log.critical("node %s stops: %s", settings.id, error)
-        return 1
     except Exception:
-        log.exception("node %s stops: its Raft came to an end that it must never come to", settings.id)
+        log.exception("node %s stops", settings.id)
         return 1
     finally:
         stopping.cancel()
         await raft.shutdown()
-        with contextlib.suppress(Exception):  # it was reported above
+        with contextlib.suppress(Exception):  # it was logged by the Raft
             await closed
         await server.close()
         await network.close()

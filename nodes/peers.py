@@ -26,6 +26,7 @@ from raftbed.nodes.raft import (
     VoteRequest,
     VoteResponse,
 )
+from raftbed.nodes.raft.errors import in_words
 from raftbed.nodes.raft.events import Method
 from raftbed.nodes.raft.messages import Request
 from raftbed.nodes.wire import (
@@ -222,8 +223,10 @@ class Connection(asyncio.Protocol):
     async def _connect(self, host: str, port: int) -> None:
         try:
             await self._loop.create_connection(lambda: self, host, port)
-        except Exception as error:
+        except OSError as error:
             self.give_up(error)
+        except Exception as error:  # a name that can be none, say
+            self.give_up(RaftNetworkError(in_words(error)))
 
     def _look(self) -> None:
         """Fail what has waited too long, and give up a connection that has been silent for as long."""
@@ -262,7 +265,7 @@ class Connection(asyncio.Protocol):
             for number, status, message in self._frames.feed(data):
                 self._settle(number, status, message)
         except (RaftNetworkError, NotARaftMessage) as error:
-            self.give_up(error)
+            self.give_up(RaftNetworkError(str(error)))
 
     def _open(self, data: bytes) -> bytes:
         """Read the answer to the upgrade; returns what came behind it."""

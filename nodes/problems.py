@@ -12,6 +12,7 @@ from typing import Any
 
 from raftbed.nodes.raft import (
     ChangeConfigError,
+    ConfigChangeAbandoned,
     ConfigChangeInProgress,
     ConfigChangeUnknown,
     InitializeNotAllowed,
@@ -121,6 +122,7 @@ def of_initialize(node: str, error: Exception) -> Problem | None:
 
 
 _CHANGES = {
+    ConfigChangeAbandoned: (409, "change-abandoned"),
     ConfigChangeInProgress: (409, "change-in-progress"),
     InoperableConfig: (400, "inoperable-config"),
     Noop: (409, "no-change"),

@@ -57,7 +57,7 @@ class Surroundings:
 
     def storage(self, data: Path, machine: StateMachine) -> RaftStorage:
         """The node's storage below the directory `data`."""
-        return open_storage(data, machine)
+        return open_storage(data, machine, shares_commands=True)
 
     def trace(self, path: Path, node: str) -> TraceSink:
         """The trace of the node with that id.

@@ -25,7 +25,16 @@ FOLDERS = {
     "analysis": "raftbed.analysis",
 }
 LONGEST_MODULE = 450
-DRIVER = ("api", "driver", "operators", "snapshot_work", "storage_thread", "watch", "raft")  # around the core; impure
+DRIVER = (
+    "api",
+    "calls",
+    "driver",
+    "operators",
+    "snapshot_work",
+    "storage_thread",
+    "watch",
+    "raft",
+)  # around the core; impure
 
 
 def sources() -> dict[str, Path]:

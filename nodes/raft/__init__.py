@@ -9,11 +9,13 @@ An application brings a `RaftNetwork` and a `RaftStorage`, makes a `Raft`, and w
 """
 
 from raftbed.nodes.raft.api import ClientWriteResponse, MetricsWatch, Raft, Tracer
+from raftbed.nodes.raft.commands import MAX_DEPTH
 from raftbed.nodes.raft.config import Config, LogsSinceLast
 from raftbed.nodes.raft.errors import (
     ChangeConfigError,
     ClientReadError,
     ClientWriteError,
+    ConfigChangeAbandoned,
     ConfigChangeInProgress,
     ConfigChangeUnknown,
     ConfigError,
@@ -64,6 +66,7 @@ from raftbed.nodes.raft.progress import Rate
 from raftbed.nodes.raft.state import RaftMetrics, State
 
 __all__ = [
+    "MAX_DEPTH",
     "AppendEntriesRequest",
     "AppendEntriesResponse",
     "Blank",
@@ -73,6 +76,7 @@ __all__ = [
     "ClientWriteResponse",
     "Config",
     "ConfigChange",
+    "ConfigChangeAbandoned",
     "ConfigChangeInProgress",
     "ConfigChangeUnknown",
     "ConfigError",

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import msgspec
-
+from raftbed.nodes.raft.commands import as_carried
 from raftbed.nodes.raft.config import Config
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.driver import ClientWriteResponse, Driver, Tracer
@@ -31,7 +30,7 @@ from raftbed.nodes.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from raftbed.nodes.raft.operators import Operators
+from raftbed.nodes.raft.operators import Operators, checked_id
 from raftbed.nodes.raft.storage_thread import StorageThread, Workers
 from raftbed.nodes.raft.watch import MetricsWatch
 
@@ -48,9 +47,13 @@ class Raft(Operators):
         random: draws election timeouts.
         tracer: takes what happens, for a trace.
         on_membership: is told each membership as it comes into force, before anything is sent by it: it has the
-            addresses of nodes that the network may not know yet.
+            addresses of nodes that the network may not know yet. After a start that is first the one that was stored;
+            a pristine node has none to tell of. What it raises stops the node.
         workers: make what the storage's blocking calls are made in: threads, unless told otherwise.
         make_core: makes the core, with the parameters of `Core`; a simulator brings one that does rare things.
+
+    Raises:
+        TypeError: `id` is no text.
     """
 
     def __init__(
@@ -67,9 +70,8 @@ class Raft(Operators):
         workers: Workers = StorageThread,
         make_core: Callable[..., Core] = Core,
     ) -> None:
-        self.id = id
+        self.id = id = checked_id("id", id)
         self.config = config
-        self._encode = msgspec.msgpack.Encoder().encode
         draws = random or Random()
         self._driver = Driver(id, config, network, storage, clock, draws, tracer, on_membership, workers, make_core)
 
@@ -131,7 +133,10 @@ class Raft(Operators):
     # -- the application's side -----------------------------------------------------------------------------------
 
     async def current_leader(self) -> NodeId | None:
-        """Who leads, as far as this node knows: good for routing, never proof against a stale read."""
+        """Who leads, as far as this node knows: good for routing, never proof against a stale read.
+
+        None when it knows of nobody, and once it has shut down.
+        """
         return self._driver.watch.current.current_leader
 
     async def client_read(self) -> None:
@@ -148,8 +153,11 @@ class Raft(Operators):
     async def client_write(self, data: Any) -> ClientWriteResponse:
         """Append, commit and apply `data`, which msgpack can carry; returns what the state machine answered.
 
+        It is copied, and every state machine is given what msgpack makes of it: a list for a tuple, say.
+
         Raises:
-            TypeError, OverflowError: `data` is nothing that msgpack can carry.
+            TypeError, OverflowError, ValueError: `data` is nothing that msgpack can carry, or is nested deeper than
+                `MAX_DEPTH` levels.
             WriteForwardToLeader: this node does not lead; the write was not appended, and carries the payload back.
             Overloaded: too much is uncommitted; the write was not appended.
             LeadershipLost: nobody knows what becomes of the write.
@@ -163,11 +171,11 @@ class Raft(Operators):
 
     def begin_write(self, data: Any) -> asyncio.Future[ClientWriteResponse]:
         """Begin a `client_write`; the future ends as it would. Whoever gives up on it has still written."""
-        self._encode(data)  # here, where it hurts only the caller
-        return self._driver.ask(lambda token: ClientWrite(token, data))
+        command = as_carried(data)  # here, where what is wrong with it hurts only the caller
+        return self._driver.ask(lambda token: ClientWrite(token, command, data))
 
     def metrics(self) -> MetricsWatch:
-        """The node's metrics, to look at or to watch."""
+        """The node's metrics, to look at, which is possible after a shutdown, too, or to watch."""
         return self._driver.watch
 
     async def shutdown(self) -> None:
@@ -178,9 +186,12 @@ class Raft(Operators):
     async def wait_closed(self) -> None:
         """Wait until the node has shut down, by itself or because it was asked to.
 
+        What it raises was logged when the node stopped, and is the `__cause__` of every `ShuttingDown` from then on.
+
         Raises:
-            RaftStorageError: its storage failed.
+            RaftStorageError: its storage or its state machine failed; `__cause__` is what was raised there.
             LogContradiction: a leader contradicted what is committed.
+            Exception: whatever `on_membership` or `tracer` raised; anything else is a bug of this library.
         """
         await asyncio.shield(self._driver.ended)
         if self._driver.failure is not None:

@@ -35,7 +35,8 @@ class Config:
     """How a Raft node behaves. Times are milliseconds. Names and defaults follow async-raft 0.6.1.
 
     Attributes:
-        cluster_name: nodes of another cluster are refused.
+        cluster_name: which cluster the node belongs to. The library does not send it: it is for the network to see that
+            no node of another cluster is let in (docs/embedding.md).
         election_timeout_min: a follower that has not heard from a leader for a time drawn uniformly from
             [election_timeout_min, election_timeout_max) stands for election.
         election_timeout_max: see there.
@@ -49,7 +50,7 @@ class Config:
         max_waiting_reads: beyond so many reads that wait for a confirmation, reads are refused as overloaded.
         replication_lag_threshold: a peer that lacks more entries than that of what the snapshot includes is sent the
             snapshot, though the log may still have the entries.
-        snapshot_policy: when to take snapshots; a whole number stands for `LogsSinceLast`. None: never.
+        snapshot_policy: when to take snapshots: `LogsSinceLast(5000)`, say. None: never, but when they are asked for.
         snapshot_max_chunk_size: bytes of a snapshot in one InstallSnapshot at most.
         install_snapshot_timeout: how long one such message may take.
         trailing_logs: entries kept in the log though the snapshot includes them, for peers that are a little behind.
@@ -88,7 +89,8 @@ class Config:
     disk_stall_timeouts: int = 4
 
     def __post_init__(self) -> None:
-        if not self.cluster_name:
+        cluster: object = self.cluster_name
+        if not isinstance(cluster, str) or not cluster:
             raise ConfigError("cluster_name: must be a name that is not empty.")
         for name in ("pre_vote", "check_quorum"):
             if not isinstance(getattr(self, name), bool):
@@ -110,14 +112,18 @@ class Config:
             )
         if self.read_mode not in ("read-index", "lease"):
             raise ConfigError(f'read_mode: must be "read-index" or "lease", not {self.read_mode!r}.')
-        if not isinstance(self.snapshot_policy, LogsSinceLast | None):
-            raise ConfigError(f"snapshot_policy: must be LogsSinceLast or None, not {self.snapshot_policy!r}.")
+        policy: object = self.snapshot_policy
+        if not isinstance(policy, LogsSinceLast | None):
+            meant = f" Write LogsSinceLast({policy})." if isinstance(policy, int) and policy > 0 else ""
+            raise ConfigError(f"snapshot_policy: must be LogsSinceLast or None, not {policy!r}.{meant}")
         if self.lease_drift_percent >= 100:
             raise ConfigError(f"lease_drift_percent: must be less than 100, not {self.lease_drift_percent}.")
 
     @classmethod
     def from_mapping(cls, cluster_name: str, options: dict[str, Any]) -> Config:
         """Make a configuration from names and values, as they stand in a file.
+
+        There, a whole number as `snapshot_policy` stands for `LogsSinceLast`.
 
         Raises:
             ConfigError: for a name that there is not, too.

@@ -81,12 +81,14 @@ class Core(WhileWriting, Memberships, Elections, Transfers):
             hash=self.log.prefix_hash(self.log.last_index),
         )
         self.advance_commit(self.commit_index_at_start())
+        if self.config.read_mode == "lease" and self.term:
+            # A leader may rely on a lease that this node gave before it restarted: as a voter, even if its disk had not
+            # come to the configuration that made it one.
+            self.leader_heard = self.now
         if not self.may_stand():
             return
         self.state = State.FOLLOWER
-        if self.config.read_mode == "lease" and self.term:
-            self.leader_heard = self.now  # a leader may rely on a lease that this node gave before it restarted
-        if self.membership.voters() == (self.id,):
+        if self.membership.voters() == (self.id,) and not self.heard_from_leader():
             self.campaign()  # nobody else could object
         else:
             self.reset_election_deadline()
@@ -130,7 +132,7 @@ class Core(WhileWriting, Memberships, Elections, Transfers):
         elif isinstance(event, ClientRead):
             self.read_requested(event.token)
         elif isinstance(event, ClientWrite):
-            self.write_requested(event.token, event.data)
+            self.write_requested(event.token, event.data, event.given)
         else:
             self._rare_event(event)
 
@@ -160,8 +162,8 @@ class Core(WhileWriting, Memberships, Elections, Transfers):
                 self.snapshot_requested(token)
             case SnapshotTaken(snapshot):
                 self.snapshot_taken(snapshot)
-            case SnapshotFailed(index, reason):
-                self.snapshot_failed(index, reason)
+            case SnapshotFailed(index, reason, error):
+                self.snapshot_failed(index, reason, error)
             case Elect():
                 self._elect()
             case Heartbeat():
@@ -188,13 +190,13 @@ class Core(WhileWriting, Memberships, Elections, Transfers):
 
     # -- events ---------------------------------------------------------------------------------------------------
 
-    def write_requested(self, token: Token, data: object) -> None:
-        """The application wants `data` committed."""
+    def write_requested(self, token: Token, data: object, given: object) -> None:
+        """The application wants `data` committed, a copy of what was given."""
         leadership = self.leadership
         if leadership is None:
-            self.respond(token, WriteForwardToLeader(data, self.leader_id))
+            self.respond(token, WriteForwardToLeader(given, self.leader_id))
         elif leadership.transfer is not None:
-            self.respond(token, WriteForwardToLeader(data, None))  # whoever leads next; this node is about not to
+            self.respond(token, WriteForwardToLeader(given, None))  # whoever leads next; this node is about not to
         elif self.is_overloaded():
             self.respond(token, Overloaded(f"{self.log.last_index - self.settled_index} entries are not committed yet"))
         else:

@@ -15,22 +15,29 @@ thousand operations per second these were what the time went into (docs/benchmar
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any
 
-from raftbed.nodes.raft.config import MILLISECOND, Config
+from raftbed.nodes.raft.calls import Calls
+from raftbed.nodes.raft.config import Config
 from raftbed.nodes.raft.core import Core
-from raftbed.nodes.raft.errors import LeadershipLost, RaftStorageError, ShuttingDown
+from raftbed.nodes.raft.errors import (
+    LeadershipLost,
+    RaftStorageError,
+    ShuttingDown,
+    because_of,
+    in_words,
+    was_foreseen,
+)
 from raftbed.nodes.raft.events import (
-    Answered,
     Apply,
     Durable,
     Effect,
     Event,
-    Failed,
     Ready,
     Received,
     Respond,
@@ -40,11 +47,14 @@ from raftbed.nodes.raft.events import (
 )
 from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage
 from raftbed.nodes.raft.messages import MembershipConfig, NodeId, SnapshotMeta
+from raftbed.nodes.raft.peer_failures import PeerFailures
 from raftbed.nodes.raft.progress import Rate
 from raftbed.nodes.raft.snapshot_work import SnapshotWork
 from raftbed.nodes.raft.state import RaftMetrics, State
 from raftbed.nodes.raft.storage_thread import StorageThread, Workers
 from raftbed.nodes.raft.watch import MetricsWatch
+
+_log = logging.getLogger("raftbed.nodes")
 
 Tracer = Callable[[Sequence[Trace]], None]
 """Takes what happened in a round of the loop, in order, before anything of that round leaves the node."""
@@ -96,7 +106,7 @@ class Driver:
         self._random = random
         self._tracer = tracer
         self._on_membership = on_membership
-        self._membership: MembershipConfig | None = None  # that was told last
+        self._membership = MembershipConfig(())  # that was told last; this one, of a pristine node, tells nothing
         self._loop = asyncio.get_running_loop()
         self._make_core = make_core
         self._core: Core | None = None  # until the storage has recovered
@@ -108,12 +118,11 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
         self._asked: set[asyncio.Future[Any]] = set()
-        self._calls: dict[asyncio.Future[Any], float] = {}  # messages on their way, to when each is given up; in order
-        self._call_timer: asyncio.TimerHandle | None = None
-        self._patience = config.election_timeout_min * MILLISECOND / 1e9
         self._disk = workers(self._loop, f"raft-storage-{node}")
+        failures = PeerFailures(node)
+        self._calls = Calls(network, config.election_timeout_min / 1000, failures, self.push)
         self._snapshots = SnapshotWork(
-            f"raft-snapshots-{node}", config, network, storage, self.push, self._end, workers
+            f"raft-snapshots-{node}", config, network, storage, self.push, self._end, self.snapshot, failures, workers
         )
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.failure: Exception | None = None
@@ -130,11 +139,21 @@ class Driver:
             ShuttingDown: the node is.
         """
         if self.closing:
-            raise ShuttingDown
+            raise ShuttingDown from self.failure
         token: asyncio.Future[Any] = self._loop.create_future()
         self._asked.add(token)
         self.push(make(token))
         return token
+
+    def tell(self, event: Event) -> None:
+        """Have the core take an event that nobody waits for.
+
+        Raises:
+            ShuttingDown: the node is.
+        """
+        if self.closing:
+            raise ShuttingDown from self.failure
+        self.push(event)
 
     def streams(self) -> dict[NodeId, tuple[Rate, int]]:
         """Of a leader's streams: how each does, and up to which entry its peer is known to have the log."""
@@ -329,7 +348,7 @@ class Driver:
         try:
             answers = self._storage.apply_to_state_machine(effect.entries)
         except Exception as error:
-            raise RaftStorageError(f"the state machine failed: {type(error).__name__}: {error}") from error
+            raise RaftStorageError(f"the state machine failed: {in_words(error)}") from error
         self._applied = effect.entries[-1].index
         if not effect.tokens:
             return
@@ -349,40 +368,11 @@ class Driver:
         else:
             token.set_result(value)
 
-    # -- messages -----------------------------------------------------------------------------------------------------
-
     def _send(self, message: Send) -> None:
         if message.method == "install_snapshot":
             self._snapshots.send(message)
-            return
-        method: Callable[[NodeId, Any], Awaitable[Any]] = getattr(self._network, message.method)
-        try:
-            call = asyncio.ensure_future(method(message.to, message.request))
-        except Exception:  # a network may fail in any way it likes; the core only needs to know that it did
-            self.push(Failed(message))
-            return
-        self._calls[call] = self._loop.time() + self._patience
-        call.add_done_callback(lambda call: self._came_back(message, call))
-        if self._call_timer is None:
-            self._call_timer = self._loop.call_later(self._patience, self._give_up_calls)
-
-    def _came_back(self, message: Send, call: asyncio.Future[Any]) -> None:
-        self._calls.pop(call, None)
-        if call.cancelled() or call.exception() is not None:
-            self.push(Failed(message))
         else:
-            self.push(Answered(message, call.result()))
-
-    def _give_up_calls(self) -> None:
-        """Cancel those that have had no answer for too long; one timer, set to the oldest, does it for all."""
-        self._call_timer = None
-        now = self._loop.time()
-        for call, until in list(self._calls.items()):
-            if until > now:
-                self._call_timer = self._loop.call_later(until - now, self._give_up_calls)
-                break
-            del self._calls[call]
-            call.cancel()
+            self._calls.send(message)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -391,35 +381,37 @@ class Driver:
             return
         self._ending = self.closing = True
         self.failure = failure
-        for timer in (self._timer, self._call_timer):
-            if timer is not None:
-                timer.cancel()
-        for call in list(self._calls):
-            call.cancel()
+        if failure is not None:
+            where = None if was_foreseen(failure.__cause__ or failure) else failure
+            _log.critical("node %s stops: %s", self._node, in_words(failure), exc_info=where)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._calls.end()
         core = self._core
         if core is not None:
             owed = core.leadership.writes.values() if core.leadership else ()
             for token in owed:
-                self._settle(token, LeadershipLost("the leader shut down before the write was committed"))
+                lost = LeadershipLost("the leader shut down before the write was committed")
+                self._settle(token, because_of(failure, lost))
             core.change_state(State.SHUTDOWN)
             self.watch.publish(replace(core.metrics(self._applied), current_leader=None))
         else:
             self.watch.publish(RaftMetrics(self._node, State.SHUTDOWN))
-        self.watch.close()
+        self.watch.close(failure)
         for token in list(self._asked):
-            self._settle(token, ShuttingDown())
+            self._settle(token, because_of(failure, ShuttingDown()))
         self._snapshots.end(self._close_storage)
 
     def _close_storage(self) -> None:
-        self._disk.call(self._storage.close, (), self._closed)  # what it raises changes nothing any more
+        self._disk.call(self._storage.close, (), self._closed)
         self._disk.end()
 
-    def _closed(self, _result: Any, _error: Exception | None) -> None:
+    def _closed(self, _result: Any, error: Exception | None) -> None:
+        if error is not None:
+            _log.warning("node %s: its storage could not be closed: %s", self._node, in_words(error))
         if not self.ended.done():
             self.ended.set_result(None)
 
 
-def _storage_error(error: Exception) -> RaftStorageError:
-    failure = RaftStorageError(str(error))
-    failure.__cause__ = error
-    return failure
+def _storage_error(error: Exception) -> Exception:
+    return because_of(error, RaftStorageError(in_words(error)))

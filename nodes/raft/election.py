@@ -61,7 +61,10 @@ class Elections(CoreState):
     def vote_answered(self, sent: Send, response: VoteResponse) -> None:
         """Count an answer, if it belongs to the election that is under way."""
         if response.term > self.term:
-            self.become_follower(response.term, None)
+            # A late answer to a follower that has heard from its leader meanwhile: it has refused its vote to whoever
+            # stands in that term, and its leader may hold a lease by it.
+            if self.state is State.LEADER or not self.heard_from_leader():
+                self.become_follower(response.term, None)
             return
         if not response.vote_granted or not self.vote_counts(sent, response):
             return

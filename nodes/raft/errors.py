@@ -4,10 +4,10 @@
 
     ConfigError                          a configuration contradicts itself
     RaftError                            the node cannot do anything for anyone
-    ├── RaftStorageError                 its storage failed; the node shuts down
+    ├── RaftStorageError                 its storage or state machine failed; the node shuts down
     ├── LogContradiction                 a leader contradicts what is committed; the node shuts down
     ├── RaftNetworkError                 a peer could not be reached
-    └── ShuttingDown                     it is being, or has been, shut down
+    └── ShuttingDown                     it is being, or has been, shut down; the cause says why, if by a failure
     ClientReadError
     ├── ReadForwardToLeader              this node does not lead, or could not prove that it does; has no effect
     └── ReadOverloaded                   too many reads wait for a confirmation
@@ -22,6 +22,7 @@
     ├── InoperableConfig                 a cluster without voters could never do anything again
     ├── NodeNotLeader                    only the leader changes the membership
     ├── Noop                             the membership is like that already
+    ├── ConfigChangeAbandoned            taken back by an operator before the voters were changed
     └── ConfigChangeUnknown              begun, and then the leader was deposed: nobody knows what becomes of it
     TransferError
     ├── TransferNotLeader                only the leader can hand over its leadership
@@ -44,7 +45,11 @@ class RaftError(Exception):
 
 
 class RaftStorageError(RaftError):
-    """The node's storage failed; the node shuts down."""
+    """The node's storage, or its state machine, failed; the node shuts down. `__cause__` is what was raised there.
+
+    A storage may raise this, or an error derived from it, for what it foresees: then the text stands in the log as it
+    is, and without a traceback.
+    """
 
 
 class LogContradiction(RaftError):
@@ -56,7 +61,7 @@ class RaftNetworkError(RaftError):
 
 
 class ShuttingDown(RaftError):
-    """The node is being, or has been, shut down."""
+    """The node is being, or has been, shut down. Where that was by a failure, `__cause__` is the failure."""
 
     def __init__(self, message: str = "The node is shutting down.") -> None:
         super().__init__(message)
@@ -157,6 +162,10 @@ class ConfigChangeUnknown(ChangeConfigError):
     """The change was begun, then the leader was deposed: its successor may complete it, or never hear of it."""
 
 
+class ConfigChangeAbandoned(ChangeConfigError):
+    """An operator took the change back while it waited for new nodes: the voters are what they were."""
+
+
 class TransferError(Exception):
     """The leadership was not handed over."""
 
@@ -183,3 +192,20 @@ class TransferTimedOut(TransferError):
 
 class SnapshotError(Exception):
     """No snapshot was taken; the node goes on."""
+
+
+def in_words(error: BaseException) -> str:
+    """What to say of it in a sentence: of what was foreseen its text, of anything else its type, too."""
+    text = str(error)
+    return text if text and was_foreseen(error) else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def because_of(cause: Exception | None, error: Exception) -> Exception:
+    """`error`, with its cause, for where it is handed on and not raised."""
+    error.__cause__ = cause
+    return error
+
+
+def was_foreseen(error: BaseException) -> bool:
+    """The world failed, not a program: there is no need to see where in the program that was."""
+    return isinstance(error, (OSError, RaftError))

@@ -50,10 +50,17 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class ClientWrite(msgspec.Struct, frozen=True):
-    """The application wants `data` committed."""
+    """The application wants `data` committed.
+
+    Attributes:
+        token: whom to answer.
+        data: a copy that nobody else changes.
+        given: what it is a copy of, which goes back with a refusal.
+    """
 
     token: Token
     data: Any
+    given: Any
 
 
 class ClientRead(msgspec.Struct, frozen=True):
@@ -113,10 +120,11 @@ class SnapshotTaken(msgspec.Struct, frozen=True):
 
 
 class SnapshotFailed(msgspec.Struct, frozen=True):
-    """There is none: it was aborted, or could not be written. The node goes on."""
+    """There is none: it was aborted, or could not be written, because of `error`. The node goes on."""
 
     index: int
     reason: str
+    error: Exception | None = None
 
 
 class ChunkStored(msgspec.Struct, frozen=True):

@@ -26,8 +26,13 @@ from raftbed.nodes.raft.messages import (
 class RaftNetwork(Protocol):
     """Carries requests to peers and their answers back.
 
-    Each method may raise anything when there is no answer. A coroutine function will do; one that returns a future
-    saves a task for each message.
+    Each method may raise anything when there is no answer: the node goes on, and tries again. Whatever is no OSError
+    (TimeoutError is one) and no `RaftNetworkError`, and an answer that is none, is logged as a warning, once for each
+    peer and reason; of a peer that is merely away the network says in the log what it likes. A request without an
+    answer is cancelled after `Config.election_timeout_min`, an `install_snapshot` after
+    `Config.install_snapshot_timeout`.
+
+    A coroutine function will do; one that returns a future saves a task for each message.
     """
 
     def append_entries(self, target: NodeId, rpc: AppendEntriesRequest) -> Awaitable[AppendEntriesResponse]:
@@ -91,12 +96,20 @@ class ReceivedChunk:
 class RaftStorage(Protocol):
     """Keeps log, term, vote and snapshot, and holds the state machine.
 
-    All methods block. Of the first group, those that touch the disk are called one at a time, in a worker thread;
-    those of the state machine one at a time, in the event loop. A leader's entries are applied, and its state
-    captured, whether `persist` is done with them, is at work on them, or has not had them yet: a quorum of others
-    holds them then. So nothing that is applied may outlive a crash, but in a snapshot. Those of the second group
-    are called in another worker thread, beside them. Any exception shuts the node down, but for those of
-    `write_snapshot` and `remove_obsolete`: nothing is assumed of a storage that failed.
+    All methods block, and are called at three places, at each one at a time, beside those of the others:
+
+    - in a worker thread: `get_initial_state`, first, then `persist`, and `close`, last;
+    - in the event loop: `apply_to_state_machine`, `capture_state` and `restore_snapshot`;
+    - in another worker thread: `write_snapshot`, `read_snapshot`, `receive_snapshot` and `remove_obsolete`.
+
+    A leader's entries are applied, and its state captured, whether `persist` is done with them, is at work on them, or
+    has not had them yet: a quorum of others holds them then. So nothing that is applied may outlive a crash, but in a
+    snapshot.
+
+    An exception shuts the node down, since nothing is assumed of a storage that failed; `Raft.wait_closed` raises it as
+    a `RaftStorageError`. Five methods are different, what they raise is only logged: `capture_state` and
+    `write_snapshot` cost the snapshot, which is tried again when the policy next says so; `read_snapshot` the piece,
+    which the peer is sent later; `remove_obsolete` room; `close` nothing.
     """
 
     def get_initial_state(self) -> StoredState:
@@ -136,7 +149,7 @@ class RaftStorage(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of all resources."""
+        """Let go of all resources; called last, after a failure, too."""
         ...
 
     # -- beside everything else -----------------------------------------------------------------------------------
@@ -159,7 +172,10 @@ class RaftStorage(Protocol):
         ...
 
     def read_snapshot(self, snapshot: SnapshotMeta, offset: int, size: int) -> bytes:
-        """A piece of the node's snapshot, at most `size` bytes."""
+        """A piece of the node's snapshot, at most `size` bytes.
+
+        It may have given way to a newer one since this was asked for; then raise: the peer is sent the newer one.
+        """
         ...
 
     def receive_snapshot(self, snapshot: SnapshotMeta, offset: int, data: bytes, done: bool) -> ReceivedChunk:

@@ -6,20 +6,28 @@ A configuration is in force on each node from the moment at which it is appended
 is only what a leader does to get from one to the next:
 
 1. New nodes become non-voters, in the log, and are sent it. No quorum changes by that.
-2. When all voters to be are at line rate, the joint configuration is appended: elections and commits need a majority
-   of the old voters and one of the new.
+2. When these, and a majority of all voters to be, are at line rate, the joint configuration is appended: elections and
+   commits need a majority of the old voters and one of the new. A voter that is down already keeps nobody waiting: it
+   may be the reason for the change.
 3. When it is committed, whoever leads then appends the uniform configuration of the new voters alone.
 4. When that is committed, the change is done. A leader that is not in it hands over and steps down.
 
-One change at a time; and none before an entry of the leader's own term is committed, since only then does it know
-that the configuration in force is.
+One change at a time; but while it waits for new nodes, it can be taken back, and the address of such a node corrected:
+who mistyped it would wait for ever. And none before an entry of the leader's own term is committed, since only then
+does it know that the configuration in force is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from raftbed.nodes.raft.errors import ConfigChangeInProgress, InoperableConfig, NodeNotLeader, Noop
+from raftbed.nodes.raft.errors import (
+    ConfigChangeAbandoned,
+    ConfigChangeInProgress,
+    InoperableConfig,
+    NodeNotLeader,
+    Noop,
+)
 from raftbed.nodes.raft.events import Token
 from raftbed.nodes.raft.messages import ConfigChange, MembershipConfig, NodeId, TimeoutNowRequest
 from raftbed.nodes.raft.progress import Rate
@@ -39,7 +47,9 @@ class Memberships(Snapshots):
             node in membership.non_voters and address in (None, dict(membership.addresses).get(node))
         ):
             self.respond(token, Noop(f"{node} is a member or a non-voter already"))
-        elif leadership.change is not None or membership.is_joint:
+        elif self.are_voters_changing(leadership) or (
+            leadership.change is not None and node not in membership.non_voters
+        ):
             self.respond(token, ConfigChangeInProgress())
         else:
             addresses = {} if address is None else {node: address}
@@ -53,9 +63,11 @@ class Memberships(Snapshots):
             self.respond(token, NodeNotLeader(self.leader_id))
         elif node not in membership.non_voters:
             self.respond(token, Noop(f"{node} is no non-voter"))
-        elif leadership.change is not None or membership.is_joint:
+        elif self.are_voters_changing(leadership):
             self.respond(token, ConfigChangeInProgress())
         else:
+            if leadership.change is not None and node in leadership.change.members:
+                self.abandon_change(leadership, f"{node} was removed again")
             for join in leadership.joins:
                 if join.node == node and not join.leaving:
                     self.respond(join.token, Noop(f"{node} was removed again"))
@@ -71,8 +83,11 @@ class Memberships(Snapshots):
             self.respond(token, NodeNotLeader(self.leader_id))
         elif not wanted:
             self.respond(token, InoperableConfig())
-        elif leadership.change is not None or membership.is_joint:
+        elif self.are_voters_changing(leadership) or (leadership.change is not None and wanted != membership.members):
             self.respond(token, ConfigChangeInProgress())
+        elif leadership.change is not None:
+            self.abandon_change(leadership, "it was taken back")
+            self.respond(token, None)
         elif wanted == membership.members:
             self.respond(token, Noop())
         else:
@@ -80,6 +95,18 @@ class Memberships(Snapshots):
             if unknown:
                 self.append_config(membership.with_non_voters(unknown, addresses))
             leadership.change = Change(token, wanted)
+
+    def are_voters_changing(self, leadership: Leadership) -> bool:
+        """A change of the voters has come so far that it cannot be taken back."""
+        change = leadership.change
+        return self.membership.is_joint or (change is not None and change.begun)
+
+    def abandon_change(self, leadership: Leadership, reason: str) -> None:
+        """Forget a change that waits for new nodes. They stay non-voters."""
+        change = leadership.change
+        assert change is not None and not change.begun
+        leadership.change = None
+        self.respond(change.token, ConfigChangeAbandoned(f"{reason}; the voters are what they were"))
 
     def append_config(self, membership: MembershipConfig) -> None:
         """Append a configuration, which is in force at once."""
@@ -102,7 +129,7 @@ class Memberships(Snapshots):
         if membership.is_joint:
             self.append_config(membership.uniform())
         elif change is not None and not change.begun:
-            if all(self.is_at_line_rate(leadership, node) for node in change.members):
+            if self.are_ready(leadership, change.members):
                 change.begun = True
                 self.append_config(membership.joint(change.members))
         else:
@@ -111,6 +138,12 @@ class Memberships(Snapshots):
                 self.respond(change.token, None)
             if not membership.is_voter(self.id):
                 self._leave(leadership)
+
+    def are_ready(self, leadership: Leadership, members: Collection[NodeId]) -> bool:
+        """They can take over: those that are new have everything, and so has a majority."""
+        ready = [node for node in members if self.is_at_line_rate(leadership, node)]
+        new = [node for node in members if not self.membership.is_voter(node)]
+        return 2 * len(ready) > len(members) and set(new) <= set(ready)
 
     def is_at_line_rate(self, leadership: Leadership, node: NodeId) -> bool:
         """The node has, but for what is on its way, everything."""

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from raftbed.nodes.raft.config import Config
-from raftbed.nodes.raft.errors import RaftStorageError
+from raftbed.nodes.raft.errors import RaftStorageError, because_of, in_words, was_foreseen
 from raftbed.nodes.raft.events import (
     AbortSnapshot,
     Answered,
@@ -32,7 +32,8 @@ from raftbed.nodes.raft.events import (
     TakeSnapshot,
 )
 from raftbed.nodes.raft.interfaces import RaftNetwork, RaftStorage, ReceivedChunk
-from raftbed.nodes.raft.messages import InstallSnapshotRequest, SnapshotMeta
+from raftbed.nodes.raft.messages import InstallSnapshotRequest, InstallSnapshotResponse, SnapshotMeta
+from raftbed.nodes.raft.peer_failures import PeerFailures
 from raftbed.nodes.raft.storage_thread import StorageThread, StorageWorker, Workers
 
 _log = logging.getLogger("raftbed.nodes")
@@ -48,6 +49,8 @@ class SnapshotWork:
         storage: has them.
         push: takes the event at the end of each piece of work.
         fail: is told why the node cannot go on.
+        current: the node's snapshot.
+        failures: logs what the network does wrong.
         workers: make the thread.
     """
 
@@ -59,6 +62,8 @@ class SnapshotWork:
         storage: RaftStorage,
         push: Callable[[Event], None],
         fail: Callable[[Exception], None],
+        current: Callable[[], SnapshotMeta | None],
+        failures: PeerFailures,
         workers: Workers = StorageThread,
     ) -> None:
         self._name = name
@@ -67,6 +72,8 @@ class SnapshotWork:
         self._storage = storage
         self._push = push
         self._fail = fail
+        self._current = current
+        self._failures = failures
         self._workers = workers
         self._loop = asyncio.get_running_loop()
         self._thread: StorageWorker | None = None
@@ -91,7 +98,7 @@ class SnapshotWork:
                 try:
                     self._storage.restore_snapshot(snapshot)
                 except Exception as error:
-                    raise RaftStorageError(f"the snapshot could not be restored: {error}") from error
+                    raise RaftStorageError(f"the snapshot could not be restored: {in_words(error)}") from error
 
     def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...], done: Callable[..., None]) -> None:
         if self._thread is None:
@@ -103,11 +110,12 @@ class SnapshotWork:
 
         def done(written: SnapshotMeta | None, error: Exception | None) -> None:
             if error is not None:  # the log goes on as it is: nothing depends on it being short
-                _log.warning("the snapshot of entry %d failed: %s", snapshot.index, error)
+                where = None if was_foreseen(error) else error
+                _log.warning("the snapshot of entry %d failed: %s", snapshot.index, in_words(error), exc_info=where)
             if written is not None:
                 self._push(SnapshotTaken(written))
             else:
-                self._push(SnapshotFailed(snapshot.index, str(error) if error else "aborted"))
+                self._push(SnapshotFailed(snapshot.index, in_words(error) if error else "aborted", error))
 
         try:
             captured = self._storage.capture_state()
@@ -121,7 +129,8 @@ class SnapshotWork:
 
         def done(received: ReceivedChunk | None, error: Exception | None) -> None:
             if error is not None or received is None:
-                self._fail(RaftStorageError(f"a snapshot could not be received: {error}"))
+                reason = in_words(error) if error is not None else "receive_snapshot returned None"
+                self._fail(because_of(error, RaftStorageError(f"a snapshot could not be received: {reason}")))
             else:
                 self._push(ChunkStored(effect.token, request, received.next_offset, received.complete))
 
@@ -135,7 +144,7 @@ class SnapshotWork:
 
         def done(_result: None, error: Exception | None) -> None:
             if error is not None:  # it costs room, and nothing else: tried again at the next compaction and start
-                _log.warning("what the log forgot could not be removed: %s", error)
+                _log.warning("what the log forgot could not be removed: %s", in_words(error))
 
         self._call(self._storage.remove_obsolete, (), done)
 
@@ -148,19 +157,38 @@ class SnapshotWork:
         task.add_done_callback(self._sending.discard)
 
     async def _send(self, message: Send) -> None:
-        event: Event
-        request = message.request
-        assert isinstance(request, InstallSnapshotRequest)
+        event: Event = Failed(message)
         try:
             async with asyncio.timeout(self._config.install_snapshot_timeout / 1000):
-                data = await self._read(request)
-                done = request.offset + len(data) == request.snapshot.size
-                filled = msgspec.structs.replace(request, data=data, done=done)
-                event = Answered(message, await self._network.install_snapshot(message.to, filled))
-        except Exception as error:  # a network may fail in any way it likes; a snapshot may have given way to a newer
-            _log.info("a piece of snapshot %s did not reach %s: %r", request.snapshot.id, message.to, error)
-            event = Failed(message)
+                filled = await self._filled(message)
+                if filled is not None:
+                    event = self._event(message, await self._network.install_snapshot(message.to, filled))
+        except Exception as error:  # a network may fail in any way it likes
+            if not self._failures.raised(message, error):
+                _log.info("a piece of a snapshot did not reach %s: %s", message.to, in_words(error))
         self._push(event)
+
+    def _event(self, message: Send, answer: object) -> Event:
+        if isinstance(answer, InstallSnapshotResponse):
+            return Answered(message, answer)
+        self._failures.answered(message, answer)
+        return Failed(message)
+
+    async def _filled(self, message: Send) -> InstallSnapshotRequest | None:
+        """The message with its piece; None where that cannot be read."""
+        request = message.request
+        assert isinstance(request, InstallSnapshotRequest)
+        snapshot = request.snapshot
+        try:
+            data = await self._read(request)
+        except Exception as error:
+            current = self._current()
+            if current is not None and current.id == snapshot.id:
+                self._failures.unread(message, error)
+            else:  # the leader will send the newer one
+                _log.info("snapshot %s gave way to a newer one before %s had it", snapshot.id, message.to)
+            return None
+        return msgspec.structs.replace(request, data=data, done=request.offset + len(data) == snapshot.size)
 
     def _read(self, request: InstallSnapshotRequest) -> asyncio.Future[bytes]:
         reading: asyncio.Future[bytes] = self._loop.create_future()

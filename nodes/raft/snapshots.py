@@ -16,7 +16,7 @@ Only what is committed is in a snapshot. So one that ends at or before the commi
 
 from __future__ import annotations
 
-from raftbed.nodes.raft.errors import SnapshotError
+from raftbed.nodes.raft.errors import SnapshotError, because_of
 from raftbed.nodes.raft.events import (
     AbortSnapshot,
     ChunkStored,
@@ -96,11 +96,11 @@ class Snapshots(Replication):
         self.compact_log(snapshot.index - self.config.trailing_logs)
         self._answer_compaction(snapshot)
 
-    def snapshot_failed(self, index: int, reason: str) -> None:
+    def snapshot_failed(self, index: int, reason: str, cause: Exception | None) -> None:
         """It could not be written; try again when the policy next says so."""
         if index == self.compacting:
             self.compacting = None
-            self._answer_compaction(SnapshotError(reason))
+            self._answer_compaction(because_of(cause, SnapshotError(reason)))
 
     def abort_compaction(self) -> None:
         """A leader sends a snapshot: what is being written here will not be needed."""
@@ -109,7 +109,7 @@ class Snapshots(Replication):
             self._effects.append(AbortSnapshot())
             self._answer_compaction(SnapshotError("aborted: the leader sends a newer snapshot"))
 
-    def _answer_compaction(self, answer: SnapshotMeta | SnapshotError) -> None:
+    def _answer_compaction(self, answer: SnapshotMeta | Exception) -> None:
         waiters, self.compaction_waiters = self.compaction_waiters, []
         for token in waiters:
             self.respond(token, answer)

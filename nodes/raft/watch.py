@@ -17,6 +17,7 @@ class MetricsWatch:
         self._look: Callable[[], RaftMetrics] | None = None  # gives newer ones than `_current`
         self._change: asyncio.Event | None = None  # exists while someone waits
         self._closed = False
+        self._failure: Exception | None = None
 
     @property
     def current(self) -> RaftMetrics:
@@ -41,9 +42,9 @@ class MetricsWatch:
             self._change = None
         self._current = metrics
 
-    def close(self) -> None:
-        """Nothing will change any more."""
-        self._closed = True
+    def close(self, failure: Exception | None) -> None:
+        """Nothing will change any more, because of `failure`, if it was one."""
+        self._closed, self._failure = True, failure
 
     async def changed(self) -> RaftMetrics:
         """Wait for a change and return the metrics then.
@@ -52,18 +53,19 @@ class MetricsWatch:
             ShuttingDown: the node has shut down: there will be none.
         """
         if self._closed:
-            raise ShuttingDown
+            raise ShuttingDown from self._failure
         if self._change is None:
             _ = self.current  # what there is now is no change
             self._change = asyncio.Event()
         await self._change.wait()
         return self.current
 
-    async def wait_for(self, condition: Callable[[RaftMetrics], bool]) -> RaftMetrics:
-        """Wait until `condition` holds of the metrics, which may be at once.
+    async def wait_for(self, condition: Callable[[RaftMetrics], object]) -> RaftMetrics:
+        """Wait until `condition` holds of the metrics, that is, gives something true; which may be at once.
 
         Raises:
             ShuttingDown: the node has shut down, and it does not hold.
+            Exception: whatever `condition` raised.
         """
         while not condition(self.current):
             await self.changed()

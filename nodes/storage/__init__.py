@@ -11,9 +11,9 @@ from raftbed.nodes.storage.node_storage import NodeStorage, StateMachine
 from raftbed.nodes.storage.snapshot_store import DiskSnapshots
 
 
-def open_storage(data: Path, machine: StateMachine) -> NodeStorage:
-    """The storage of an ordinary node: log and snapshots on disk below `data`, and `machine`."""
-    return NodeStorage(DiskLogStore(data), machine, DiskSnapshots(data / "snapshots"))
+def open_storage(data: Path, machine: StateMachine, *, shares_commands: bool = False) -> NodeStorage:
+    """The storage of an ordinary node: log and snapshots on disk below `data`, and `machine` (see `NodeStorage`)."""
+    return NodeStorage(DiskLogStore(data), machine, DiskSnapshots(data / "snapshots"), shares_commands=shares_commands)
 
 
 __all__ = [

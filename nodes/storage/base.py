@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from raftbed.nodes.raft.errors import RaftStorageError
 from raftbed.nodes.raft.interfaces import ReceivedChunk
 from raftbed.nodes.raft.messages import BEGINNING, Entry, HardState, LogBase, SnapshotMeta
 
@@ -128,7 +129,7 @@ class SnapshotStore(Protocol):
         ...
 
 
-class StorageError(Exception):
+class StorageError(RaftStorageError):
     """A store failed, or found something that it cannot trust; the message names the file."""
 
 

@@ -19,8 +19,8 @@ def plant() -> None:
     def acknowledged_index_of_memory(self: Core, node: NodeId) -> int:
         return self.log.last_index if node == self.id else acknowledged_index(self, node)
 
-    def write_and_commit(self: Core, token: Token, data: object) -> None:
-        write_requested(self, token, data)
+    def write_and_commit(self: Core, token: Token, data: object, given: object) -> None:
+        write_requested(self, token, data, given)
         if self.leadership is not None:
             self.advance_commit_as_leader()
 

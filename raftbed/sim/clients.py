@@ -105,7 +105,8 @@ class SimulatedConnection:
         if request.is_read:
             node.take(ClientRead(attempt))
         else:
-            node.take(ClientWrite(attempt, _command(request, attempt.client, attempt.serial)))
+            command = _command(request, attempt.client, attempt.serial)
+            node.take(ClientWrite(attempt, command, command))
 
 
 def _given_up(attempt: Attempt) -> None:

@@ -137,7 +137,7 @@ class SimulatedNode:
         self._wake_at = self._wake_for = _NEVER
         self.machine = KeyValueStateMachine()
         log = DiskLogStore(self.disk, segment_size=self._segment_size)
-        self._storage = NodeStorage(log, self.machine, DiskSnapshots(self.snapshot_disk))
+        self._storage = NodeStorage(log, self.machine, DiskSnapshots(self.snapshot_disk), shares_commands=True)
         random = Random(f"{self._seed}:snapshot-work:{self.name}:{self.boot}")
         self._snapshots = SnapshotWork(self, self._storage, self.snapshot_disk, self.config, self.timeline, random)
         try:

@@ -94,11 +94,13 @@ class Nodes(AsyncExitStack):
 
     Parameters:
         size: how many.
+        machine: makes the state machine of each.
         options: fields of `Config`.
     """
 
-    def __init__(self, size: int, **options: Any) -> None:
+    def __init__(self, size: int, *, machine: Callable[[], ListMachine] = ListMachine, **options: Any) -> None:
         super().__init__()
+        self._make_machine = machine
         self.config = Config("test", **options)
         self.wires = Wires()
         self.names = [f"n{number}" for number in range(1, size + 1)]
@@ -111,11 +113,14 @@ class Nodes(AsyncExitStack):
             self.start(name)
         return self
 
+    def storage(self, name: NodeId) -> NodeStorage:
+        """What a node had stored, with a new state machine."""
+        self.machines[name] = self._make_machine()
+        return NodeStorage(self.stores[name], self.machines[name], self.snapshots[name])
+
     def start(self, name: NodeId, wrap: Callable[[RaftStorage], RaftStorage] = lambda storage: storage) -> Raft:
         """Start a node, or start it again on what it had stored."""
-        self.machines[name] = ListMachine()
-        storage = wrap(NodeStorage(self.stores[name], self.machines[name], self.snapshots[name]))
-        raft = Raft(name, self.config, self.wires.of(name), storage)
+        raft = Raft(name, self.config, self.wires.of(name), wrap(self.storage(name)))
         self.wires.nodes[name] = raft
         self.push_async_callback(raft.shutdown)
         return raft

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from in_process import Nodes
+from in_process import ListMachine, Nodes
 
 from raftbed.nodes.raft import (
+    MAX_DEPTH,
     AppendEntriesRequest,
     ClientReadError,
     ClientWriteResponse,
@@ -40,6 +41,7 @@ from raftbed.nodes.raft import (
     ("options", "message"),
     [
         ({"cluster_name": ""}, "cluster_name: must be a name"),
+        ({"cluster_name": 5}, "cluster_name: must be a name"),
         ({"election_timeout_min": 300}, "election_timeout_min: 300 must be less than election_timeout_max"),
         ({"heartbeat_interval": 150}, "election_timeout_min: 150 must be more than heartbeat_interval"),
         ({"max_payload_entries": 0}, "max_payload_entries: must be a whole number of at least 1, not 0"),
@@ -47,7 +49,9 @@ from raftbed.nodes.raft import (
         ({"heartbeat_interval": 2.5}, "heartbeat_interval: must be a whole number"),
         ({"pre_vote": "yes"}, "pre_vote: must be true or false, not 'yes'"),
         ({"read_mode": "hope"}, 'read_mode: must be "read-index" or "lease"'),
-        ({"snapshot_policy": 5}, "snapshot_policy: must be LogsSinceLast or None"),
+        ({"snapshot_policy": 5}, "snapshot_policy: must be LogsSinceLast or None, not 5. Write LogsSinceLast(5)."),
+        ({"snapshot_policy": 0}, "snapshot_policy: must be LogsSinceLast or None, not 0."),
+        ({"snapshot_policy": "often"}, "snapshot_policy: must be LogsSinceLast or None, not 'often'."),
         ({"snapshot_max_chunk_size": 0}, "snapshot_max_chunk_size: must be a whole number of at least 1"),
         ({"replication_lag_threshold": 0}, "replication_lag_threshold: must be a whole number of at least 1"),
         ({"trailing_logs": -1}, "trailing_logs: must be a whole number of at least 0"),
@@ -58,6 +62,7 @@ def test_a_configuration_that_contradicts_itself_is_refused(options, message):
     with pytest.raises(ConfigError) as error:
         Config(**{"cluster_name": "test", **options})
     assert str(error.value).startswith(message)
+    assert ("Write" in str(error.value)) == ("Write" in message)
 
 
 def test_an_option_that_there_is_not_is_refused():
@@ -182,10 +187,56 @@ async def test_past_the_limits_of_what_is_uncommitted_writes_are_refused():
 async def test_a_command_that_cannot_be_stored_hurts_only_who_sent_it():
     async with Nodes(1) as nodes:
         leader = await nodes.form()
-        for command in (object(), 1 << 70):
-            with pytest.raises((TypeError, OverflowError)):
+        for command in (object(), 1 << 70, "\ud800", nested(MAX_DEPTH + 1), nested(5000), {"deep": nested(MAX_DEPTH)}):
+            with pytest.raises((TypeError, OverflowError, ValueError)):
                 await leader.client_write(command)
         assert (await leader.client_write("fine")).data == 1
+
+
+def nested(depth: int) -> list[Any]:
+    """Lists within each other."""
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+async def test_a_command_may_be_nested_as_deep_as_every_node_can_read_it():
+    async with Nodes(3) as nodes:
+        leader = await nodes.form()
+        command = {"deep": nested(MAX_DEPTH - 1), "long": "x" * 1000}
+        await nodes.applied((await leader.client_write(command)).index)
+        assert [machine.commands for machine in nodes.machines.values()] == [[command]] * 3
+
+
+class Appending(ListMachine):
+    """Changes what it was given with a command, as a careless application might."""
+
+    def apply(self, command: Any) -> int:
+        command["list"].append(len(self.commands))
+        return super().apply(command)
+
+
+async def test_a_state_machine_that_changes_commands_changes_no_log():
+    async with Nodes(3, machine=Appending) as nodes:
+        leader = await nodes.form()
+        late = next(name for name in nodes.names if name != leader.id)
+        nodes.wires.cut = {late}
+        for _ in range(3):
+            written = await leader.client_write({"list": []})
+        nodes.wires.cut = set()  # it is sent what the leader has applied
+        await nodes.applied(written.index)
+        assert [machine.commands for machine in nodes.machines.values()] == [[{"list": [n]} for n in range(3)]] * 3
+
+
+async def test_all_state_machines_are_given_what_msgpack_makes_of_a_command():
+    async with Nodes(3) as nodes:
+        leader = await nodes.form()
+        command = {"tuple": (1, 2), "set": {3}}
+        write = leader.begin_write(command)
+        command["tuple"] = "changed by the caller, later"
+        await nodes.applied((await write).index)
+        assert [machine.commands for machine in nodes.machines.values()] == [[{"tuple": [1, 2], "set": [3]}]] * 3
 
 
 async def test_a_caller_that_gives_up_hurts_nobody():

@@ -202,7 +202,7 @@ def test_5_3_the_leader_appends_the_command_and_issues_append_entries_in_paralle
     core, _ = leader(1)
     core.leadership.progress["n2"].agreed(2)
     core.leadership.progress["n3"].agreed(2)
-    core.step(ClientWrite("token", "x"), core.now)
+    core.step(ClientWrite("token", "x", "x"), core.now)
     messages = sends(settle(core), "append_entries")
     assert {message.to for message in messages} == {"n2", "n3"}
     assert {message.request.entries for message in messages} == {(Entry(3, 2, Normal("x")),)}

@@ -12,9 +12,11 @@ from raftbed.nodes.raft import (
     TransferNotLeader,
     TransferRefused,
     TransferTimedOut,
+    VoteRequest,
+    VoteResponse,
     WriteForwardToLeader,
 )
-from raftbed.nodes.raft.events import Heartbeat
+from raftbed.nodes.raft.events import Answered, Heartbeat, Send
 
 
 def ready(size: int = 3, **options: object) -> tuple[Cluster, str, list[str]]:
@@ -196,6 +198,59 @@ def test_a_node_that_restarts_keeps_its_vote_back_while_a_lease_may_rely_on_it()
     cluster.elect(candidate)
     cluster.run(50)
     assert cluster.core(candidate).state is not State.LEADER
+
+
+def test_a_sole_voter_that_restarts_keeps_its_vote_back_too():
+    """A leader that leaves leads until the change is committed, and its lease rests on the one who stays."""
+    cluster, leader, (heir,) = ready(2, read_mode="lease")
+    cluster.change(leader, heir)
+    cluster.run_until(lambda: cluster.core(leader).membership.members == (heir,))
+    cluster.cut = {(heir, leader)}
+    cluster.run_until(lambda: cluster.nodes[heir].disk.entries[-1].index == cluster.core(leader).log.last_index)
+    cluster.nodes[heir].crash()
+    cluster.run(100)
+    cluster.nodes[heir].start()
+    cluster.run_until(lambda: cluster.core(heir).leadership is not None)
+    written = cluster.write(heir, "new")
+    cluster.run_until(lambda: written.done)
+    assert not isinstance(cluster.read(leader).value, int)
+
+
+def test_a_new_voter_whose_disk_does_not_know_it_keeps_its_vote_back_when_it_restarts():
+    cluster, leader, (other, _) = ready(3, spare=1, seed=1, read_mode="lease")
+    added = cluster.add_non_voter(leader, "n4")
+    cluster.run_until(lambda: added.done)
+    cluster.run(60)
+    new = cluster.nodes["n4"]
+    new.stall = 400 * MS  # it is still writing the configuration that makes it a voter
+    changed = cluster.change(leader, leader, other, "n4")
+    cluster.run_until(lambda: changed.done)
+    cluster.cut = {(leader, other), (other, leader)}  # only by n4's answers the leader has a lease
+    cluster.run_until(lambda: cluster.core(other).state is State.PRE_CANDIDATE)
+    new.stall = new.writing = None
+    cluster.restart("n4")
+    assert cluster.core("n4").state is State.NON_VOTER
+    cluster.cut |= {(leader, "n4"), ("n4", leader)}
+    cluster.run_until(lambda: cluster.core(other).leadership is not None)
+    written = cluster.write(other, "new")
+    cluster.run_until(lambda: written.done)
+    assert not isinstance(cluster.read(leader).value, int)
+
+
+def test_a_late_answer_to_an_old_question_for_votes_does_not_end_a_lease():
+    """A follower asked for promises once, and follows its leader again since: whoever stands meanwhile gets no vote."""
+    cluster, leader, (follower, candidate) = ready(read_mode="lease")
+    core = cluster.core(follower)
+    asked = VoteRequest(core.term + 1, follower, core.log.last_index, core.log.last_term)
+    for method in ("pre_vote", "vote"):
+        late = Answered(Send(candidate, method, asked, 0, 0), VoteResponse(core.term + 1, vote_granted=False))
+        cluster.nodes[follower].take(late)
+    assert core.heard_from_leader()
+    assert core.term == cluster.core(leader).term
+    cluster.isolate(follower)
+    cluster.run(200)
+    cluster.nodes[follower].take(late)
+    assert core.term == asked.term, "it hears from nobody any more, and takes the term"
 
 
 # -- triggers and limits ----------------------------------------------------------------------------------------------

@@ -240,7 +240,7 @@ def test_only_what_clients_ask_and_peers_confirm_is_taken() -> None:
     for event in others_events(cluster, leader):
         assert not core.takes_while_writing(event, cluster.now), event
     acknowledged = answered(cluster, leader, "append_entries", AppendEntriesResponse(core.term, success=True))
-    for event in (ClientWrite(ask, "x"), ClientRead(ask), acknowledged, Failed(acknowledged.sent)):
+    for event in (ClientWrite(ask, "x", "x"), ClientRead(ask), acknowledged, Failed(acknowledged.sent)):
         assert core.takes_while_writing(event, cluster.now), event
         assert not core.takes_while_writing(event, core.silent_from), "the disk hangs"
 
@@ -269,7 +269,7 @@ def test_what_leaves_before_the_disk_is_done() -> None:
     """A leader's effects; those of a candidate, and of a follower, wait."""
     cluster, leader, (other, _) = led()
     leading, following = cluster.core(leader), cluster.core(other)
-    leading.step(ClientWrite(None, "x"), cluster.now)
+    leading.step(ClientWrite(None, "x", "x"), cluster.now)
     ready = leading.ready()
     assert ready.persist is not None and ready.independent
     assert leading.ready_while_writing() is None

@@ -131,7 +131,7 @@ def test_a_leader_whose_disk_always_works_hears_what_waits_for_it():
 
     def write(leader, number):
         command = {"op": "put", "key": "busy", "value": number}
-        leader.take(ClientWrite(Asking(number), command))
+        leader.take(ClientWrite(Asking(number), command, command))
 
     def press():
         (leader,) = (node for node in simulation.nodes.values() if node.metrics().state == "leader")

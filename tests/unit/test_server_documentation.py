@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -42,12 +40,3 @@ def test_every_option_is_in_the_table_with_its_default():
 def test_every_command_of_operators_is_in_a_table():
     told = [name for cell, _ in rows("Operating a cluster") for name in re.findall(r"(?:^|`)([a-z-]+)", cell)]
     assert sorted(told) == sorted(COMMANDS)
-
-
-def test_the_example_of_embedding_runs(tmp_path):
-    page = (ROOT / "docs" / "embedding.md").read_text()
-    example = page.partition("```python\n")[2].partition("```")[0]
-    assert len(example.splitlines()) < 75
-    ended = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert ended.stderr == ""
-    assert re.fullmatch(r"42 42\nask n[123] to \{'add': 1\}\nafter a restart: 42\n", ended.stdout)

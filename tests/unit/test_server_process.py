@@ -301,6 +301,7 @@ def test_what_it_cannot_do_is_one_line(tmp_path):
     assert (
         "CRITICAL raftbed.nodes: node n1 stops: file: the log cannot be read: [Errno 17] File exists" in process.stderr
     )
+    assert process.stderr.count("node n1 stops") == 1
     process = ended("--id=n1", "--data=d", peer, "--trace=none/trace", cwd=tmp_path)
     assert process.returncode == 1
     assert process.stderr.endswith("cannot write the trace none/trace: No such file or directory\n")

@@ -62,7 +62,7 @@ class SimulatedSurroundings(Surroundings):
     def storage(self, data: Path, machine: StateMachine) -> NodeStorage:
         """See `Surroundings`."""
         log = DiskLogStore(self._node.disk, segment_size=self._node.segment_size)
-        return NodeStorage(log, machine, DiskSnapshots(self._node.snapshot_disk))
+        return NodeStorage(log, machine, DiskSnapshots(self._node.snapshot_disk), shares_commands=True)
 
     def trace(self, path: Path, node: str) -> _Trace:
         """See `Surroundings`."""

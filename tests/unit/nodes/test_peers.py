@@ -240,6 +240,30 @@ async def test_something_else_that_listens_there_is_an_error() -> None:
     server.close()
 
 
+@pytest.mark.parametrize("host", ["x" * 300, "256.0.0.1.."])
+async def test_a_name_that_can_be_none_is_a_peer_that_cannot_be_reached(host: str, caplog) -> None:
+    network = PeerNetwork("test", {"n2": f"{host}:1"}, timeout=5)
+    with pytest.raises((RaftNetworkError, OSError)):
+        await network.vote("n2", VOTE)
+    await network.close()
+    assert caplog.text.count("peer n2 is unreachable") == 1
+
+
+async def test_an_answer_that_is_no_frame_loses_the_connection() -> None:
+    """It is the network's to log; any other error would be logged by the node, too."""
+
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + b"\xff" * 9)
+
+    server = await asyncio.start_server(babble, "127.0.0.1", 0)
+    network = PeerNetwork("test", {"n2": f"127.0.0.1:{server.sockets[0].getsockname()[1]}"}, timeout=5)
+    with pytest.raises(RaftNetworkError, match="A frame of"):
+        await network.vote("n2", VOTE)
+    await network.close()
+    server.close()
+
+
 # -- the end that answers, from below ---------------------------------------------------------------------------------
 
 

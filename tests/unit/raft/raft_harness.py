@@ -408,7 +408,7 @@ class Cluster:
         return self.ask(name, lambda token: Initialize(token, self.founders))
 
     def write(self, name: str, data: Any) -> Outcome:
-        return self.ask(name, lambda token: ClientWrite(token, data))
+        return self.ask(name, lambda token: ClientWrite(token, data, data))
 
     def read(self, name: str) -> Outcome:
         return self.ask(name, ClientRead)
