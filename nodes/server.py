@@ -17,6 +17,7 @@ from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError
 
 from raftbed.nodes import http_shortcut
+from raftbed.nodes.admin import PeerProblem
 from raftbed.nodes.http_shortcut import ShortcutServer
 from raftbed.nodes.peers import PeerStream
 from raftbed.nodes.problems import Problem, bad_request
@@ -40,6 +41,7 @@ class Server:
         cluster: name of the cluster; peers of another are refused.
         peers: node id to "host:port", for hints.
         bug: name of the planted bug, shown in the status; None in any honest node.
+        problem: why a peer cannot be reached; None while it can be.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class Server:
         cluster: str,
         peers: Mapping[NodeId, str],
         bug: str | None = None,
+        problem: PeerProblem = lambda _: None,
     ) -> None:
         self._raft = raft
-        self._service = Service(raft, machine, cluster=cluster, peers=peers, bug=bug)
+        self._service = Service(raft, machine, cluster=cluster, peers=peers, bug=bug, problem=problem)
         self._runner: web.ServerRunner | None = None
         self._streams: dict[PeerStream, None] = {}
 

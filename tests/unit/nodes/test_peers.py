@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -55,6 +56,13 @@ class Receiver:
     async def next(self) -> tuple[Any, asyncio.Future[Any]]:
         _method, rpc, answer = await asyncio.wait_for(self.asked.get(), 5)
         return rpc, answer
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
 
 
 def make_server(receiver: Receiver, cluster: str = "test") -> Server:
@@ -397,3 +405,49 @@ async def test_a_peer_that_does_not_take_its_answers_is_not_read() -> None:
     assert not transport.reading
     stream.resume_writing()
     assert transport.reading
+
+
+# -- what is told of a peer that is not reached -----------------------------------------------------------------------
+
+
+async def test_each_reason_for_which_a_peer_is_not_reached_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "raftbed.nodes")
+    peers = {"n3": f"127.0.0.1:{free_port()}"}
+    network = PeerNetwork("test", peers, timeout=5)
+    async with pair() as (_, _, server):
+        assert server._runner is not None
+        assert network.problem("n3") is None, "nobody tried"
+        for _ in range(2):
+            with pytest.raises(OSError):
+                await network.vote("n3", VOTE)
+        assert network.problem("n3") == "nobody listens at its address"
+        nowhere, peers["n3"] = peers["n3"], f"127.0.0.1:{server._runner.addresses[0][1]}"
+        with pytest.raises(RaftNetworkError):
+            await network.vote("n3", VOTE)
+        assert str(network.problem("n3")).endswith("wrong-node: This node is n2, not n3: check the peers' addresses.")
+        peers["n3"] = nowhere
+        with pytest.raises(OSError):
+            await network.vote("n3", VOTE)
+        assert network.problem("n3") == "nobody listens at its address", "the last one counts"
+    await network.close()
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.partition(": ")[2].partition(",")[0] for text in told] == [
+        "nobody listens at its address",
+        "it answered 403 Forbidden",
+    ]
+
+
+async def test_a_peer_that_is_reached_has_no_problem() -> None:
+    async with pair() as (network, receiver, _):
+        network._note("n2", TimeoutError("no answer in time"))
+        assert network.problem("n2") == "no answer in time"
+        await answered(network, receiver)
+        assert network.problem("n2") is None
+
+
+def test_reasons_that_are_others_every_time_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    network = PeerNetwork("test", {}, timeout=5)
+    for number in range(100):
+        network._note("n2", OSError(f"port {number}"))
+    assert len(caplog.records) == 8
+    assert network.problem("n2") == "port 99"
