@@ -107,9 +107,10 @@ class RaftStorage(Protocol):
     snapshot.
 
     An exception shuts the node down, since nothing is assumed of a storage that failed; `Raft.wait_closed` raises it as
-    a `RaftStorageError`. Five methods are different, what they raise is only logged: `capture_state` and
-    `write_snapshot` cost the snapshot, which is tried again when the policy next says so; `read_snapshot` the piece,
-    which the peer is sent later; `remove_obsolete` room; `close` nothing.
+    a `RaftStorageError`. Four methods are different, what they raise is only logged: `capture_state` and
+    `write_snapshot` cost the snapshot, which is tried again when the policy next says so; `remove_obsolete` costs room;
+    `close` nothing. And where `read_snapshot` or `receive_snapshot` cannot open a file because the process has too many
+    open (EMFILE, ENFILE), the piece is asked for again.
     """
 
     def get_initial_state(self) -> StoredState:

@@ -80,6 +80,7 @@ class SnapshotWork:
         self._thread: StorageWorker | None = None
         self._abort = threading.Event()
         self._ended = False
+        self._taken_index = 0  # the core may not know of it yet, while the disk works
         self._sending: set[asyncio.Task[None]] = set()
 
     def do(self, effect: TakeSnapshot | AbortSnapshot | StoreChunk | Restore) -> None:
@@ -114,6 +115,7 @@ class SnapshotWork:
                 where = None if was_foreseen(error) else error
                 _log.warning("the snapshot of entry %d failed: %s", snapshot.index, in_words(error), exc_info=where)
             if written is not None:
+                self._taken_index = written.index
                 self._push(SnapshotTaken(written))
             else:
                 self._push(SnapshotFailed(snapshot.index, in_words(error) if error else "aborted", error))
@@ -187,10 +189,14 @@ class SnapshotWork:
             data = await self._read(request)
         except Exception as error:
             current = self._current()
-            if current is not None and current.id == snapshot.id:
-                self._failures.unread(message, error)
-            else:  # the leader will send the newer one
+            if current is None or current.id != snapshot.id or self._taken_index > snapshot.index:
+                # The peer will be sent the newer one.
                 _log.info("snapshot %s gave way to a newer one before %s had it", snapshot.id, message.to)
+            elif _too_many_files(error):
+                self._failures.unread(message, error)
+            else:  # a peer that needs it would wait for ever; another leader may have what this one lost
+                reason = f"the snapshot cannot be read: {in_words(error)}"
+                self._fail(because_of(error, RaftStorageError(reason)))
             return None
         return msgspec.structs.replace(request, data=data, done=request.offset + len(data) == snapshot.size)
 
