@@ -72,7 +72,7 @@ def claim(data: Path, identity: Identity) -> None:
     except BlockingIOError as error:
         raise StorageError(f"{data}: another process uses this directory.") from error
     except OSError as error:
-        raise StorageError(f"{data}: the log cannot be read: {error}") from error
+        raise StorageError(f"{data}: the log cannot be opened: {error}") from error
     with contextlib.closing(directory):
         if _is_settled(data, identity):
             return  # by a process that had the lock a moment ago
