@@ -1,5 +1,7 @@
 """Good and bad goldens of the checks that judge a run beside its linearizability."""
 
+from dataclasses import replace
+
 import pytest
 from tests_support import HistoryBuilder, make_plan_for_tests, make_run, write_lines
 
@@ -123,6 +125,23 @@ class TestAvailability:
         events = phases(clients=0, heal=6, recovery=6.0, ended=21.0)
         operations = steady(until=5.0) + refused(6.1, 7.1)
         assert availability.judge(operations, (), events, recovery_timeout=1.0).validity == "unknown"
+
+    def test_one_slow_node_that_was_asked_alone_is_not_the_cluster(self):
+        events = phases(clients=0, heal=6, recovery=6.0, ended=14.0)
+        times = every(0.5, begin=6.1, end=12.0)
+
+        def verdict(*asked: str):
+            history = HistoryBuilder()
+            for number, at in enumerate(times):  # all are sent on to a leader that answers nobody
+                node = asked[number % len(asked)]
+                history.op(0, "read", "x", None, call=at, end=at + 0.1, type="fail", node=node)
+                history.ops[-1] = replace(history.ops[-1], node="n3")
+            operations = steady(until=5.0) + spans(history.sorted())
+            return availability.judge(operations, (), events, recovery_timeout=5.0, nodes=("n1", "n2", "n3"))
+
+        assert verdict("n1").validity == "unknown"
+        assert "clients asked only n1" in verdict("n1").summary
+        assert verdict("n1", "n2").validity == "invalid"
 
     def test_an_operation_without_an_end_is_not_taken_for_waiting(self):
         history = HistoryBuilder().op(0, "read", "x", None, call=6.1, end=None)
