@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import msgspec
 
 from raftbed.errors import RaftbedError
+from raftbed.output import OutputStream
 
 if TYPE_CHECKING:
     from raftbed.model import FaultStep, Plan, Verdict
@@ -70,6 +71,11 @@ class Console:
         if error.remedy:
             print(f"  {error.remedy}", file=self._err)
         self._err.flush()
+
+    @property
+    def is_unread(self) -> bool:
+        """Whoever read the results has gone away; a command without an end should find its own then."""
+        return isinstance(self._out, OutputStream) and self._out.is_unread
 
     @property
     def live(self) -> bool:
