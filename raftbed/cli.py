@@ -35,7 +35,7 @@ _KINDS = ("tests", "workloads", "faults", "bugs", "hosts", "systems", "runs")
 
 
 class _Commands(click.Group):
-    """The commands. A pipe that breaks under one is no business of click's, which ends the process with 1: "invalid"."""
+    """The commands. A pipe that breaks under one is not for click to see, which would exit with 1: "invalid"."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = cli.main(args=["--debug", *args] if debug else args, prog_name="raftbed", standalone_mode=False)
     except RaftbedError as error:
         if debug:
-            traceback.print_exc()  # not raised: an exit code of 1 would say "invalid"
+            Console().warn(traceback.format_exc().rstrip())  # not raised: an exit code of 1 would say "invalid"
         else:
             Console().error(error)
         code = error.exit_code
@@ -277,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = EXIT_COULD_NOT_RUN
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            Console().warn(traceback.format_exc().rstrip())
         else:
             found = error.__cause__ if isinstance(error, _PipeBroke) else error
             Console().warn(f"raftbed: internal error: {type(found).__name__}: {found}")

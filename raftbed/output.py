@@ -1,6 +1,7 @@
 """Standard output and standard error as they are found: closed, full, with nobody reading, in any character set.
 
-A run is not cut off because its terminal is gone, and no exit code says "invalid" because a disk was full.
+A run is not cut off because its terminal is gone, and no exit code says "invalid" because a disk was full. And text is
+made harmless for a terminal, since hosts, logs and file names say what they like.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import codecs
 import errno
 import io
 import os
+import re
 import select
 import sys
 from typing import TYPE_CHECKING, Final, cast
@@ -23,6 +25,35 @@ _PLAIN: Final = {"✓": "+", "✗": "x", "×": "x", "→": "->", "≥": ">=", "�
 """Signs that we print ourselves, for character sets that lack them. Not "?", which says that a verdict is unknown."""
 
 _ERRORS: Final = "raftbed.plain"
+
+_COMMANDS: Final = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+"""What a terminal obeys instead of showing it, but newline and tab: controls of ASCII (C0) and of Latin-1 (C1), and
+what changes the direction of writing, by which a text can be made to read as another (CVE-2021-42574, "Trojan Source").
+"""
+
+_COMMAND: Final = re.compile(f"[{_COMMANDS}]")
+_NOT_IN_JSON: Final = re.compile(f"[{_COMMANDS}\ud800-\udfff]")
+_NOT_IN_ASCII: Final = re.compile(f"[{_COMMANDS}]|[^\x00-\x7f]")
+
+
+def visible(text: str) -> str:
+    """`text` with an escape such as ``\\x1b`` in the place of each character that a terminal would obey."""
+    return _COMMAND.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def visible_json(text: str, *, ascii_only: bool = False) -> str:
+    """The same for a JSON text, whose meaning does not change: it has an escape for every character.
+
+    Parameters:
+        text: formatted, so that all these stand inside of strings.
+        ascii_only: escape whatever is not ASCII.
+    """
+    return (_NOT_IN_ASCII if ascii_only else _NOT_IN_JSON).sub(_json_escape, text)
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[place] << 8 | units[place + 1]:04x}" for place in range(0, len(units), 2))
 
 
 class _Descriptor(io.FileIO):

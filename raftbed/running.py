@@ -95,7 +95,7 @@ def run_all(request: RunRequest, console: Console) -> Validity:
     if request.repeat > 1:
         counts = {kind: sum(results.validity == kind for results in every) for kind in ("valid", "invalid", "unknown")}
         said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        console.result(f"{console.strong(validity)}  {len(every)} of {request.repeat} runs: {said}")
+        console.result(f"  {len(every)} of {request.repeat} runs: {said}", before=console.strong(validity))
     if console.json:
         console.emit({"validity": validity, "runs": documents})
     if failure is not None:

@@ -1,6 +1,8 @@
-"""Output that cannot be written, or not as it is, changes no verdict, cuts no run off, and does nothing to a terminal."""
+"""Output that cannot be written changes no verdict and cuts no run off; what is written does nothing to a terminal."""
 
 import contextlib
+import io
+import json
 import os
 import subprocess
 import sys
@@ -10,9 +12,13 @@ import pytest
 from tests_support import HistoryBuilder, write_lines
 
 from raftbed import cli, listing
+from raftbed.console import OUTPUT_SCHEMA, Console, show_results
+from raftbed.errors import CommandError, HostsError, UsageError
+from raftbed.model import Verdict
 from raftbed.operating import following
 from raftbed.operating.logs import LogLine
 from raftbed.output import OutputStream
+from raftbed.store import Results
 
 GOOD = HistoryBuilder().op(0, "write", "x", 1, call=0, end=1).op(0, "read", "x", None, call=2, end=3, result=1)
 BAD = HistoryBuilder().op(0, "write", "x", 1, call=0, end=1).op(0, "read", "x", None, call=2, end=3, result=2)
@@ -136,3 +142,109 @@ def test_a_terminal_that_somebody_made_non_blocking_gets_every_line():
         os.close(writing)
         assert counter.communicate()[0] == b"300001\n"
     assert stream.failure is None
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31mALL GOOD\x7f\r\u202e\u2066\u061c"
+HARMLESS = r"\x1b]0;owned\x07\x1b[2J\x9b31mALL GOOD\x7f\r\u202e\u2066\u061c"
+
+
+@pytest.fixture
+def console(monkeypatch):
+    """Make a console on streams in memory that pass for terminals, or do not."""
+
+    class Memory(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self):
+            return self.terminal
+
+    def make(*, terminal=True, **options):
+        streams = Memory(), Memory()
+        for stream in streams:
+            stream.terminal = terminal
+        monkeypatch.setattr(sys, "stderr", streams[1])
+        return Console(out=streams[0], **options), *streams
+
+    return make
+
+
+class TestWhatATerminalWouldObey:
+    def test_is_shown_in_every_kind_of_message(self, console):
+        shown, out, err = console()
+        shown.say(HOSTILE)
+        shown.warn(HOSTILE)
+        shown.error(HostsError([CommandError(host="n1", command="x", status=1, stderr=HOSTILE)], of=3))
+        shown.error(UsageError("no.", remedy=HOSTILE))
+        shown.result(HOSTILE)
+        assert err.getvalue().count(HARMLESS) == 4
+        assert out.getvalue() == HARMLESS + "\n"
+        assert all(character.isprintable() or character == "\n" for character in err.getvalue())
+
+    def test_is_shown_in_the_progress_line_which_stays_one_line(self, console):
+        shown, _, err = console()
+        shown.progress("leader n1\x1b[2J\nVALID")
+        assert err.getvalue() == "\r\x1b[2Kleader n1\\x1b[2J VALID"
+
+    def test_leaves_lines_columns_and_letters_as_they_are(self, console):
+        shown, out, _ = console()
+        shown.result("a\tb\nc ✓ ü 漢 العربية 🙂")
+        assert out.getvalue() == "a\tb\nc ✓ ü 漢 العربية 🙂\n"
+
+    def test_is_obeyed_where_it_is_ours(self, console):
+        shown, out, _ = console()
+        verdict = Verdict(checker="node-health", validity="invalid", summary=HOSTILE)
+        show_results(shown, Results(run="r1", validity="invalid", verdicts=[verdict]))
+        first, second = out.getvalue().splitlines()
+        assert first == "\x1b[1;31mINVALID\x1b[0m  r1"
+        assert second == f"  \x1b[31m✗\x1b[0m node-health: {HARMLESS}"
+
+    def test_is_shown_in_tracebacks_and_internal_errors(self, monkeypatch, capsys):
+        def broken(*_arguments):
+            raise RuntimeError(HOSTILE)
+
+        monkeypatch.setattr(listing, "rows", broken)
+        for arguments in (["list", "tests"], ["list", "tests", "--debug"]):
+            with pytest.raises(SystemExit):
+                cli.main(arguments)
+            assert HARMLESS in capsys.readouterr().err
+
+    def test_is_escaped_in_json_without_changing_what_it_says(self, console):
+        shown, out, _ = console(json=True)
+        shown.emit({"said": HOSTILE, "letters": "ü✓🙂"})
+        assert json.loads(out.getvalue()) == {"schema": OUTPUT_SCHEMA, "said": HOSTILE, "letters": "ü✓🙂"}
+        assert not set(HOSTILE) & {character for character in out.getvalue() if not character.isprintable()}
+        assert "ü✓🙂" in out.getvalue()
+
+
+class TestCharacterSets:
+    """Not UTF-8, as in the locale POSIX, or where PYTHONIOENCODING says so."""
+
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+    def test_that_lack_our_signs_have_others_that_say_the_same(self, histories, encoding):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = ended("check", histories["good"], histories["bad"], env=environment)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert "  + linearizable: " in done.stdout
+        assert "  x linearizable: " in done.stdout, "not a question mark, which would say that it is unknown"
+        assert "read -> 2" in done.stdout
+
+    def test_that_lack_a_letter_show_its_number(self, tmp_path):
+        descriptor = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
+        print("ü✓漢\udcff", file=OutputStream(descriptor, "ascii"))
+        os.close(descriptor)
+        assert (tmp_path / "out").read_text() == r"\xfc+\u6f22\udcff" + "\n"
+
+    def test_are_all_the_same_to_json(self, tmp_path):
+        descriptor = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
+        Console(json=True, out=OutputStream(descriptor, "latin-1")).emit({"letters": "ü✓🙂"})
+        os.close(descriptor)
+        assert json.loads((tmp_path / "out").read_bytes())["letters"] == "ü✓🙂"
+
+    @pytest.mark.parametrize("arguments", [("check",), ("check", "--json")])
+    def test_that_the_name_of_a_file_is_not_in_are_no_internal_error(self, tmp_path, arguments):
+        name = os.fsdecode(b"caf\xe9.jsonl")
+        done = ended(*arguments, name, cwd=tmp_path)
+        assert done.returncode == 254
+        assert done.stderr.startswith(r"raftbed: caf\udce9.jsonl: there is no such file.")
+        if "--json" in arguments:
+            assert json.loads(done.stdout)["errors"][0]["path"] == name
