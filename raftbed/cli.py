@@ -6,6 +6,7 @@ Commands import what they need when they run, so that ``raftbed --help`` answers
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -35,11 +36,18 @@ _KINDS = ("tests", "workloads", "faults", "bugs", "hosts", "systems", "runs")
 
 
 class _Commands(click.Group):
-    """The commands. A pipe that breaks under one is not for click to see, which would exit with 1: "invalid"."""
+    """The commands, with what the operating system may do to any of them."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except FileNotFoundError as error:
+            try:
+                os.getcwd()
+            except FileNotFoundError:
+                gone = "the directory that this was called in does not exist any more."
+                raise RaftbedError(gone, remedy="Change to another one: cd") from error
+            raise
         except OSError as error:
             if error.errno != errno.EPIPE:
                 raise
@@ -47,7 +55,7 @@ class _Commands(click.Group):
 
 
 class _PipeBroke(Exception):
-    """Around an OSError, so that click does not see it."""
+    """Around an OSError that click answers with exit code 1, which is ours for "invalid"."""
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -114,6 +114,18 @@ class TestStreamsThatAreClosed:
         assert int(done.stderr) > 2
 
 
+def test_a_directory_that_is_gone_is_no_internal_error(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for command in ("doctor", "clean"):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([command])
+        assert exit_.value.code == 255
+        said = "raftbed: the directory that this was called in does not exist any more.\n  Change to another one: cd\n"
+        assert capsys.readouterr().err.endswith(said)
+
+
 def test_following_logs_ends_when_nobody_reads_them_any_more(monkeypatch, unread):
     shown = []
 
