@@ -133,23 +133,38 @@ class Worker:
         process, client, serial = self._process, f"c{self._process}", self._serial
         home = self._nodes[self._home]
         begun = self._clock()
-        self._record(Op(0, begun, "invoke", process, request.f, request.key, request.value, None, home, client, serial))
+        self._note(Op(0, begun, "invoke", process, request.f, request.key, request.value, None, home, client, serial))
         outcome = Outcome("info", request.value, "cancelled: the run was stopped while it was under way")
+        fate: OpType = "info"
         try:
             deadline = begun + int(self._operation_timeout * SECOND)
             outcome = await self._follow(request, client, serial, deadline)
         finally:
-            self._tally.count(outcome.type)
-            self._record(
-                Op(
-                    0, self._clock(), outcome.type, process, request.f, request.key, outcome.value, outcome.error,
-                    outcome.node, client, serial,
-                )
-            )  # fmt: skip
-            if outcome.type == "info":
-                self._process += self._workers
-                self._serial = 0
+            try:
+                self._note(
+                    Op(
+                        0, self._clock(), outcome.type, process, request.f, request.key, outcome.value, outcome.error,
+                        outcome.node, client, serial,
+                    )
+                )  # fmt: skip
+                fate = outcome.type
+            finally:
+                self._tally.count(fate)
+            if fate == "info":
+                self._retire()
         return outcome
+
+    def _note(self, op: Op) -> None:
+        """Record an event. Where that fails the history may hold an operation without an end: its process is over."""
+        try:
+            self._record(op)
+        except BaseException:
+            self._retire()
+            raise
+
+    def _retire(self) -> None:
+        self._process += self._workers
+        self._serial = 0
 
     async def _follow(self, request: Request, client: str, serial: int, deadline: int) -> Outcome:
         """Send `request` on, and again, until its fate is known or its time is up."""
