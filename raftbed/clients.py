@@ -210,20 +210,19 @@ def _reason(answer: Answer) -> str:
     return f"{answer.code}: {answer.message}" if answer.message else answer.code
 
 
-async def gather_workers(tasks: Sequence[Coroutine[Any, Any, None]], *, stop: asyncio.Event) -> None:
-    """Run workers to their end; when `stop` is set, cancel those that are still at work, and wait for them."""
+async def gather_workers(tasks: Sequence[Coroutine[Any, Any, None]], *, stop: Sequence[asyncio.Event]) -> None:
+    """Run workers to their end; when one of `stop` is set, cancel those that are still at work, and wait for them."""
     group = [asyncio.create_task(task) for task in tasks]
-    stopper = asyncio.create_task(_until_set(stop))
+    stoppers = {asyncio.create_task(_until_set(event)) for event in stop}
     try:
         pending: set[asyncio.Task[None]] = set(group)
-        while pending and not stop.is_set():
-            done, _ = await asyncio.wait({*pending, stopper}, return_when=asyncio.FIRST_COMPLETED)
+        while pending and not any(event.is_set() for event in stop):
+            done, _ = await asyncio.wait(pending | stoppers, return_when=asyncio.FIRST_COMPLETED)
             pending -= done
-            for task in done - {stopper}:
-                task.result()  # a worker that broke is our own bug: raise it
+            for task in done - stoppers:
+                task.result()  # a worker that broke: its error ends the work
     finally:
-        stopper.cancel()
-        for task in group:
+        for task in (*stoppers, *group):
             task.cancel()
         await asyncio.gather(*group, return_exceptions=True)
 

@@ -21,7 +21,7 @@ import contextlib
 import gc
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -35,15 +35,14 @@ from raftbed.hosts import make_pool
 from raftbed.hosts.inventory_file import Access, clean_command
 from raftbed.hosts.parallel import in_parallel
 from raftbed.hosts.preflight import Needs, preflight
-from raftbed.model import SECOND, FaultEvent, Plan
+from raftbed.model import SECOND, FaultEvent, Op, Plan
 from raftbed.operating.clusters import ways_to_take_down
 from raftbed.record import HistoryWriter, LineWriter
-from raftbed.store import EventKind, Manifest, RunDirectory, RunEvent, RunState
+from raftbed.stopping import StopSignal
+from raftbed.store import EventKind, Manifest, RunDirectory, RunEvent, RunState, StatusSample
 from raftbed.systems.raft import PORT, RaftSystem
+from raftbed.watching import sample_status, watch_loop
 
-_SAMPLE_INTERVAL = 0.25  # seconds between two samples of a node's status
-_SAMPLE_SHARE = 4  # a slow node, for which an answer is work, is left alone for so many times as long as it took
-_STALL = 0.25  # seconds of delay of the controller's event loop that are worth a record
 _TEARDOWN_LIMIT = 60.0  # seconds for any one step of the teardown
 _PATIENCE = 60.0  # seconds for which clients wait for late faults, beyond as long again as planned
 _HEAL_LIMIT = 180.0  # seconds for the final heal: several commands on hosts that may be slow
@@ -73,18 +72,6 @@ class Progress:
     ok_rate: float
     faults: tuple[str, ...]
     leader: str | None
-
-
-class StopSignal:
-    """How the user's Ctrl-C reaches the run: the first asks it to end early, the second to end now."""
-
-    def __init__(self) -> None:
-        self.requested = asyncio.Event()
-        self.urgent = asyncio.Event()
-
-    def interrupt(self) -> None:
-        """Take one Ctrl-C."""
-        (self.urgent if self.requested.is_set() else self.requested).set()
 
 
 class Run:
@@ -122,6 +109,8 @@ class Run:
         self._leader: str | None = None
         self._workers: list[Worker] = []
         self._failure: RaftbedError | None = None
+        self._unwritten: StoreError | None = None  # what could not be recorded, beside the clients' operations
+        self._broken = asyncio.Event()  # something beside the clients failed, and they work in vain
         self._manifest = Manifest(
             run=f"{directory.path.parent.name}/{directory.path.name}",
             state="prepared",
@@ -170,13 +159,6 @@ class Run:
         state: RunState = "failed"
         try:
             state = await self._phases()
-        except OSError as error:
-            failure = StoreError(
-                f"{self._directory.path}: cannot be written: {error.strerror or error}.",
-                remedy="What was recorded before can still be checked: raftbed check, raftbed report.",
-            )
-            self._event("error", str(failure))
-            raise failure from error
         except RaftbedError as error:
             self._fail(error)
             raise
@@ -201,6 +183,8 @@ class Run:
             finally:
                 if not self._stop.urgent.is_set():
                     await self._heal(system, nemesis)
+            if self._unwritten is not None:
+                raise self._unwritten
             return "interrupted" if self._stop.requested.is_set() else "ended"
 
     async def _start_system(self, system: RaftSystem) -> None:
@@ -255,7 +239,7 @@ class Run:
 
     def _nemesis(self, pool: Any, system: RaftSystem) -> Nemesis:
         def ledger(event: FaultEvent) -> None:
-            self._faults.write(event)
+            self._note(self._faults.write, event)
             if event.state == "injected":
                 self._active[event.fault] = f"{event.kind} {event.shape}"
             elif event.state == "healed":
@@ -266,7 +250,7 @@ class Run:
             control=system.control,
             clock=self.clock,
             record_event=ledger,
-            record_op=self._history.record,
+            record_op=lambda op: self._note(self._history.record, op),
         )
 
     async def _clients(self, system: RaftSystem, nemesis: Nemesis) -> None:
@@ -281,15 +265,20 @@ class Run:
             # Faults that slow hosts delay still meet clients, and the end stays calm; but not for ever.
             longer = min(max(0.0, nemesis.late() - calm / 2), plan.time_limit + _PATIENCE)
             end = begin + int((plan.time_limit + longer) * SECOND)
-            return self.clock() >= end or self._stop.requested.is_set()
+            return self.clock() >= end or self._stop.requested.is_set() or self._broken.is_set()
+
+        def look(faults: asyncio.Task[None]) -> None:
+            if not faults.cancelled() and faults.exception() is not None:
+                self._broken.set()  # nothing would strike any more
 
         gc.collect()
         gc.freeze()  # what exists now lives as long as the run: collections need not look at it
         loads = [worker.work(workload.generator(plan, number), over) for number, worker in enumerate(self._workers)]
         async with self._background(self._watch_loop(), self._sample(system), nemesis.keep_leases()):
-            faults = asyncio.ensure_future(nemesis.run(plan.schedule, start=begin))
+            faults = asyncio.create_task(nemesis.run(plan.schedule, start=begin))
+            faults.add_done_callback(look)
             try:
-                await gather_workers(loads, stop=self._stop.requested)
+                await gather_workers(loads, stop=[self._stop.requested, self._broken])
             finally:
                 faults.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -325,7 +314,7 @@ class Run:
                 worker.read_all(workload.final_requests(plan, number), attempts=5 if ready else 1)
                 for number, worker in enumerate(self._workers)
             ]
-            await gather_workers(reads, stop=self._stop.urgent)
+            await gather_workers(reads, stop=[self._stop.urgent])
 
     def _make_workers(self, system: RaftSystem) -> list[Worker]:
         connection = system.connection()
@@ -335,7 +324,7 @@ class Run:
                 self._plan,
                 connection,
                 clock=self.clock,
-                record=self._history.record,
+                record=self._record,
                 tally=self._tally,
             )
             for number in range(self._plan.concurrency)
@@ -344,29 +333,20 @@ class Run:
     # -- side by side with the clients ----------------------------------------------------------------------------
 
     async def _watch_loop(self) -> None:
-        while True:
-            before = self.clock()
-            await asyncio.sleep(0.05)
-            late = (self.clock() - before) / SECOND - 0.05
-            if late > _STALL:
-                self._event("stall", f"The controller's event loop stood still for {late:.2f} s.", seconds=late)
+        def tell(late: float) -> None:
+            self._event("stall", f"The controller's event loop stood still for {late:.2f} s.", seconds=late)
+
+        await watch_loop(self.clock, tell)
 
     async def _sample(self, system: RaftSystem) -> None:
-        async def one(node: str) -> None:
-            while True:
-                asked = self.clock()
-                sample = await system.status(node)
-                took = (self.clock() - asked) / SECOND
-                self._status.write(replace(sample, time=self.clock()))
-                if sample.role == "leader":
-                    self._leader = node
-                elif self._leader == node:
-                    self._leader = None
-                await asyncio.sleep(max(_SAMPLE_INTERVAL, took * _SAMPLE_SHARE))
+        def tell(sample: StatusSample) -> None:
+            self._note(self._status.write, sample)
+            if sample.role == "leader":
+                self._leader = sample.node
+            elif self._leader == sample.node:
+                self._leader = None
 
-        async with asyncio.TaskGroup() as group:
-            for node in self._plan.nodes:
-                group.create_task(one(node))
+        await sample_status(system, self._plan.nodes, self.clock, tell)
 
     @contextlib.asynccontextmanager
     async def _background(self, *tasks: Awaitable[None]) -> AsyncIterator[None]:
@@ -409,6 +389,27 @@ class Run:
         except Exception as error:  # whatever it was, the next step of the teardown must run
             self._event("error", f"Could not {what}: {error}")
         return None
+
+    def _record(self, op: Op) -> None:
+        """Record an event of a client, which must not go on where that fails."""
+        try:
+            self._history.record(op)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _note(self, write: Callable[[_T], None], record: _T) -> None:
+        """Record what others than clients tell. A failure ends the clients' phase, and is not theirs: they heal."""
+        try:
+            write(record)
+        except OSError as error:
+            self._unwritten = self._unwritten or self._cannot_write(error)
+            self._broken.set()
+
+    def _cannot_write(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"{self._directory.path}: cannot be written: {error.strerror or error}.",
+            remedy="What was recorded before can still be checked: raftbed check, raftbed report.",
+        )
 
     def _enter(self, phase: str) -> None:
         self._phase = phase

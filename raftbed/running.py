@@ -185,7 +185,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _execute(
     plan: Plan, directory: RunDirectory, command: str, request: RunRequest, console: Console
 ) -> RunState:
-    from raftbed.run import Run, StopSignal
+    from raftbed.run import Run
+    from raftbed.stopping import StopSignal
 
     stop = StopSignal()
     run = Run(plan, directory, command=command, stop=stop, keep=request.keep, access=request.access)

@@ -165,7 +165,7 @@ async def test_workers_are_cancelled_when_the_run_is_stopped():
     async def stopper():
         stop.set()
 
-    await gather_workers([forever(), stopper(), forever()], stop=stop)
+    await gather_workers([forever(), stopper(), forever()], stop=[asyncio.Event(), stop])
     assert ended == [True, True]
 
 
@@ -177,4 +177,4 @@ async def test_a_broken_worker_is_raised():
         await asyncio.Event().wait()
 
     with pytest.raises(ZeroDivisionError):
-        await gather_workers([forever(), broken()], stop=asyncio.Event())
+        await gather_workers([forever(), broken()], stop=[asyncio.Event()])
