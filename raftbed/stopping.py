@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-_CANCEL_LIMIT = 2.0  # seconds for what is cancelled to end by itself; what takes longer is left to the loop's end
 _T = TypeVar("_T")
 
 
@@ -31,8 +30,13 @@ class StoppedAtOnce(Exception):
     """The user does not wait for what is under way; no error, and nothing to be told as one."""
 
 
-async def unless(signal: asyncio.Event, work: Awaitable[_T]) -> _T:
+async def unless(signal: asyncio.Event, work: Awaitable[_T], *, patience: float | None = None) -> _T:
     """Await `work`, but no longer than until `signal` is set.
+
+    Parameters:
+        signal: ends it.
+        work: is cancelled then.
+        patience: seconds for what is cancelled to put its things in order; by default as long as it takes.
 
     Raises:
         StoppedAtOnce: the signal came first; `work` is cancelled.
@@ -48,6 +52,6 @@ async def unless(signal: asyncio.Event, work: Awaitable[_T]) -> _T:
         waiter.cancel()
         if not task.done():
             task.cancel()
-            await asyncio.wait({task}, timeout=_CANCEL_LIMIT)
+            await asyncio.wait({task}, timeout=patience)
             if task.done() and not task.cancelled():
                 task.exception()  # taken, so that nobody misses it: what was given up may fail as it likes

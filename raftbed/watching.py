@@ -1,10 +1,10 @@
-"""What goes beside the clients and only looks: samples of the nodes' status, and the controller's own event loop."""
+"""What only looks at a run: a glance for the user, samples of the nodes' status, the delays of the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from raftbed.model import SECOND
 from raftbed.store import StatusSample
@@ -13,6 +13,31 @@ from raftbed.systems.base import System
 _SAMPLE_INTERVAL = 0.25  # seconds between two samples of a node's status
 _SAMPLE_SHARE = 4  # a slow node, for which an answer is work, is left alone for so many times as long as it took
 _STALL = 0.25  # seconds of delay of the controller's event loop that are worth a record
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A glance at a run under way, for the progress line.
+
+    Attributes:
+        elapsed: seconds since the run started.
+        phase: its name.
+        time_limit: planned seconds of the clients' phase.
+        ok, fail, info: operations so far.
+        ok_rate: acknowledged operations per second over the last two seconds.
+        faults: what strikes now.
+        leader: who leads, as far as is known.
+    """
+
+    elapsed: float
+    phase: str
+    time_limit: float
+    ok: int
+    fail: int
+    info: int
+    ok_rate: float
+    faults: tuple[str, ...]
+    leader: str | None
 
 
 async def watch_loop(clock: Callable[[], int], tell: Callable[[float], None]) -> None:
