@@ -26,6 +26,7 @@ from typing import Final
 from raftbed.archive import make_archive
 from raftbed.errors import DeployError
 from raftbed.hosts.base import Host
+from raftbed.hosts.local_user import has_home
 
 OLDEST_PYTHON: Final = (3, 11)
 _DOWNLOAD_TIMEOUT: Final = 300.0
@@ -112,7 +113,14 @@ _MAKING: Final = threading.Lock()
 
 
 def default_cache() -> Path:
-    """Where wheelhouses are kept on this machine."""
+    """Where wheelhouses are kept on this machine.
+
+    Raises:
+        DeployError: the home directory of this user is not known, and no other place named.
+    """
+    if not os.environ.get("XDG_CACHE_HOME") and not has_home():
+        raise DeployError("what nodes import cannot be kept: the home directory of this user is not known.",
+                          remedy="Set HOME, or XDG_CACHE_HOME to a directory that you may write to.")  # fmt: skip
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base, "raftbed", "wheels")
 
@@ -143,8 +151,15 @@ def make_wheelhouse(host: str, interpreter: Interpreter, cache: Path) -> tuple[s
     Raises:
         DeployError: they cannot be had; names host, version and remedy.
     """
-    with _MAKING:
-        return _make_wheelhouse(host, interpreter, cache)
+    try:
+        with _MAKING:
+            return _make_wheelhouse(host, interpreter, cache)
+    except OSError as error:
+        raise DeployError(
+            f"the packages for it cannot be put into {cache}: {error}.",
+            host=host,
+            remedy="Make room there, or set XDG_CACHE_HOME to another directory of yours.",
+        ) from error
 
 
 def _make_wheelhouse(host: str, interpreter: Interpreter, cache: Path) -> tuple[str, Path]:

@@ -130,11 +130,18 @@ def open_registry() -> Path:
     """The private directory for what outlives a controller, made when it is not there.
 
     Raises:
-        HostError: it belongs to someone else.
+        HostError: it belongs to someone else, or cannot be made.
     """
     registry = registry_directories()[0]
-    with contextlib.suppress(FileExistsError):
+    try:
         registry.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise HostError(
+            f"the registry {registry} cannot be made: {error.strerror or error}.",
+            remedy="Set XDG_RUNTIME_DIR to a private directory, or to nothing.",
+        ) from error
     _check_private(registry)
     return registry
 

@@ -1,6 +1,8 @@
 """Histories survive whatever cut their writing off, and bad files are named."""
 
+import errno
 import gzip
+import os
 import stat
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from raftbed.errors import HistoryError
 from raftbed.model import Op
-from raftbed.record import HistoryWriter, read_history, read_json_lines
+from raftbed.record import HistoryWriter, LineWriter, read_history, read_json_lines
 
 WRITE = Op(0, 1200, "invoke", 3, "write", "x", 7)
 DONE = Op(1, 2100, "ok", 3, "write", "x", 7, node="n2", client="c3", serial=1)
@@ -45,6 +47,63 @@ def test_each_event_is_in_the_file_before_the_next_is_recorded(tmp_path):
     writer.record(WRITE)
     assert read_history(tmp_path / "h.jsonl")[1] == [WRITE]
     writer.close()
+
+
+class FullDisk:
+    """Stands for os.write: takes as many more bytes as there is room, and then fails as a full disk does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room: int | None = None
+        self._write, self._ftruncate = os.write, os.ftruncate
+        self.takes_back = True
+        monkeypatch.setattr(os, "write", self.write)
+        monkeypatch.setattr(os, "ftruncate", self.ftruncate)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        if self.room is None:
+            return self._write(fd, data)
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self._write(fd, data[: self.room])
+        self.room -= written
+        return written
+
+    def ftruncate(self, fd: int, length: int) -> None:
+        if not self.takes_back:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._ftruncate(fd, length)
+
+
+@pytest.mark.parametrize("room", [0, 1, 40])
+@pytest.mark.parametrize("takes_back", [True, False])
+def test_what_is_recorded_after_a_full_disk_has_room_again_stands_behind_whole_lines(
+    tmp_path, monkeypatch, room, takes_back
+):
+    disk = FullDisk(monkeypatch)
+    writer = HistoryWriter(tmp_path / "h.jsonl")
+    writer.record(WRITE)
+    disk.room, disk.takes_back = room, takes_back
+    with pytest.raises(OSError, match="No space left"):
+        writer.record(DONE)
+    assert read_history(tmp_path / "h.jsonl")[1] == [WRITE]
+    disk.room, disk.takes_back = None, True
+    writer.record(DONE)
+    writer.close()
+    assert read_history(tmp_path / "h.jsonl")[1] == [WRITE, DONE]
+
+
+def test_nothing_is_written_behind_a_torn_line_that_cannot_be_taken_back(tmp_path, monkeypatch):
+    disk = FullDisk(monkeypatch)
+    writer = LineWriter(tmp_path / "x.jsonl")
+    writer.write({"a": 1})
+    disk.room, disk.takes_back = 3, False
+    with pytest.raises(OSError, match="No space left"):
+        writer.write({"b": 2})
+    disk.room = None
+    with pytest.raises(OSError, match="Input/output error"):
+        writer.write({"c": 3})
+    writer.close()
+    assert read_json_lines(tmp_path / "x.jsonl") == [{"a": 1}]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -87,6 +146,62 @@ def test_a_malformed_line_is_named(tmp_path, content, said):
     with pytest.raises(HistoryError, match=said) as caught:
         read_history(path)
     assert str(path) in str(caught.value)
+
+
+def line(index: int, value: str = "null") -> str:
+    return f'{{"index":{index},"time":1,"type":"invoke","process":{index},"f":"write","key":"x","value":{value}}}\n'
+
+
+# Events are judged in the order of the file; sorted otherwise they are another history, and with one left out, too.
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(line(0) + line(2) + line(1), "line 2 has index 2, where 1 comes next", id="out of order"),
+        pytest.param(line(0) + line(2), "line 2 has index 2, where 1 comes next", id="one left out"),
+        pytest.param(line(0) + line(0), "line 2 has index 0, where 1 comes next", id="twice"),
+        pytest.param(line(1), "line 1 has index 1, where 0 comes next", id="without the first"),
+        pytest.param('{"schema":"raftbed.history/1"}\n\n' + line(1), "line 3 has index 1", id="lines are counted"),
+    ],
+)
+def test_a_history_whose_events_are_not_in_their_order_is_refused(tmp_path, content, said):
+    (tmp_path / "h.jsonl").write_text(content)
+    with pytest.raises(HistoryError, match=said) as caught:
+        read_history(tmp_path / "h.jsonl")
+    assert "every event stands at its index" in caught.value.remedy
+
+
+def test_a_value_that_is_nested_without_end_is_refused(tmp_path):
+    # Decoding allows for about 990 levels; whoever encodes the value again stands deeper in the stack, and fails first.
+    path = tmp_path / "h.jsonl"
+    for levels in (257, 960, 5000):
+        path.write_text(line(0) + line(1, "[" * levels + "]" * levels))
+        with pytest.raises(HistoryError, match=r"h\.jsonl: line 2 is"):
+            read_history(path)
+        with pytest.raises(HistoryError, match=r"h\.jsonl: line 2 is"):
+            read_json_lines(path)
+
+
+def test_values_as_deep_as_the_nodes_take_them_are_read(tmp_path):
+    path = tmp_path / "h.jsonl"
+    nested, brackets = "[" * 201 + "]" * 201, '"' + "[{" * 1000 + '"'
+    path.write_text(line(0, nested) + line(1, f"[{brackets},{brackets}]"))
+    assert len(read_history(path)[1]) == len(read_json_lines(path)) == 2
+
+
+def test_a_byte_that_is_not_utf8_is_named(tmp_path):
+    path = tmp_path / "h.jsonl"
+    event = '{"index":0,"time":1,"type":"ok","process":1,"f":"read","key":"café"}\n'
+    path.write_bytes((event * 2).encode("latin-1"))
+    with pytest.raises(HistoryError, match=r"h\.jsonl: line 1 is not an event of a history: it holds the byte 0xe9"):
+        read_history(path)
+    with pytest.raises(HistoryError, match=r"h\.jsonl: line 1 is not JSON: it holds the byte 0xe9"):
+        read_json_lines(path)
+
+
+def test_a_last_line_that_is_torn_and_not_utf8_is_passed_over(tmp_path):
+    path = written(tmp_path / "h.jsonl", WRITE)
+    path.write_bytes(path.read_bytes() + b'{"error":"caf\xe9"}')
+    assert read_history(path)[1] == [WRITE]
 
 
 def test_a_missing_file_is_named(tmp_path):
