@@ -149,12 +149,15 @@ def check(
 
 def key_names(keys: Sequence[Any]) -> list[str]:
     """A text for each key, no two alike: strings as they are, other values as JSON."""
-    names = [key if isinstance(key, str) else json.dumps(key, sort_keys=True) for key in keys]
     taken = {key for key in keys if isinstance(key, str)}
-    return [
-        f"{name} (not a string)" if not isinstance(key, str) and name in taken else name
-        for key, name in zip(keys, names, strict=True)
-    ]
+    names: list[str] = []
+    for key in keys:
+        name = key if isinstance(key, str) else json.dumps(key, sort_keys=True)
+        while not isinstance(key, str) and name in taken:
+            name += " (not a string)"
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def combine(model: str | None, results: Mapping[str, Result], *, counts: Counts, limits: Mapping[str, Any]) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import random
 from typing import Any
@@ -156,6 +157,14 @@ def test_keys_of_any_kind_have_names_of_their_own() -> None:
     names = key_names(["1", 1, None, "null", [1, "a"]])
     assert len(set(names)) == 5
     assert names[0] == "1"
+
+
+def test_the_name_of_a_key_is_no_other_keys_whatever_those_are_called() -> None:
+    keys = ["1", 1, "1 (not a string)", "null", None, "null (not a string)", "null (not a string) (not a string)"]
+    for order in itertools.permutations(keys):
+        names = dict(zip(map(repr, order), key_names(order), strict=True))
+        assert len(set(names.values())) == len(keys)
+        assert all(names[repr(key)] == key for key in keys if isinstance(key, str))
 
 
 def test_a_budget_raises_what_ran_out() -> None:
