@@ -17,6 +17,7 @@ import msgspec
 
 from raftbed import __version__
 from raftbed.nodes import operate
+from raftbed.nodes.addresses import split
 from raftbed.nodes.raft import Config, ConfigError
 
 if TYPE_CHECKING:
@@ -53,13 +54,19 @@ class SettingsError(Exception):
     """The settings cannot work; one sentence."""
 
 
-def parse(argv: Sequence[str] | None) -> NodeSettings:
+def parse(argv: Sequence[str]) -> NodeSettings:
     """Settings from the command line.
 
     Raises:
         SettingsError: something is missing or wrong; names it.
     """
-    parser = argparse.ArgumentParser(prog="python -m raftbed.nodes", description="Run one Raft node.")
+    parser = argparse.ArgumentParser(
+        prog="python -m raftbed.nodes",
+        usage="%(prog)s --id ID --data DIR --peer ID=HOST:PORT... | --config FILE | COMMAND ...",
+        description="Run one Raft node; or, with a command, operate one that runs, or its cluster.",
+        epilog=f"commands (COMMAND --help says more):\n{operate.overview()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="all settings in one JSON file")
     parser.add_argument("--id", help="this node's name")
     parser.add_argument("--cluster", default="raftbed", help="the cluster's name (default: %(default)s)")
@@ -70,7 +77,14 @@ def parse(argv: Sequence[str] | None) -> NodeSettings:
     parser.add_argument("--data", metavar="DIR", help="where its log is kept")
     parser.add_argument("--trace", metavar="FILE", help="write a trace")
     parser.add_argument("--version", action="version", version=__version__)
-    options = parser.parse_args(argv)
+    options, rest = parser.parse_known_args(argv)
+    for word in rest:
+        if word in operate.COMMANDS:
+            raise SettingsError(f"{word}: a command comes first: python -m raftbed.nodes {word} ...")
+    if rest and rest[0] == argv[0] and not rest[0].startswith("-"):
+        raise SettingsError(f"{rest[0]}: no such command; there are: {', '.join(operate.COMMANDS)}.")
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.config is not None:
         try:
             settings = msgspec.json.decode(options.config.read_bytes(), type=NodeSettings)
@@ -79,11 +93,13 @@ def parse(argv: Sequence[str] | None) -> NodeSettings:
         except msgspec.DecodeError as error:
             raise SettingsError(f"{options.config}: {error}.") from error
     else:
-        peers = {}
+        peers: dict[str, str] = {}
         for peer in options.peer:
             name, sign, address = peer.partition("=")
             if not sign or not name:
                 raise SettingsError(f"--peer {peer}: must look like n1=127.0.0.1:8401.")
+            if name in peers:
+                raise SettingsError(f"--peer {peer}: {name} is there already, with {peers[name]}.")
             peers[name] = address
         if not options.id or not options.data:
             raise SettingsError("--id and --data are needed (or --config).")
@@ -99,6 +115,18 @@ def parse(argv: Sequence[str] | None) -> NodeSettings:
         raise SettingsError(f"{settings.id}: is not among the peers ({', '.join(settings.peers) or 'none'}).")
     for name, address in {**settings.peers, "listen": settings.listen}.items():
         split_address(name, address)
+    at: dict[tuple[str, int], str] = {}
+    for name, address in settings.peers.items():
+        other = at.setdefault(split_address(name, address), name)
+        if other != name:
+            raise SettingsError(f"{other} and {name}: have one address, {address}; each node needs its own.")
+    where = f"{options.config}: " if options.config is not None else ""
+    if not settings.cluster:
+        raise SettingsError(f"{where}cluster: must be a name that is not empty.")
+    try:
+        Config.from_mapping(settings.cluster, settings.raft)
+    except ConfigError as error:
+        raise SettingsError(f"{where}raft: {error}") from error
     return settings
 
 
@@ -108,10 +136,10 @@ def split_address(name: str, address: str) -> tuple[str, int]:
     Raises:
         SettingsError: it is not that.
     """
-    host, sign, port = address.rpartition(":")
-    if not sign or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    found = split(address)
+    if found is None:
         raise SettingsError(f"{name}: {address!r} is not an address such as 127.0.0.1:8401 or [::1]:8401.")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return found
 
 
 async def run(settings: NodeSettings, surroundings: Surroundings | None = None) -> int:
@@ -122,16 +150,23 @@ async def run(settings: NodeSettings, surroundings: Surroundings | None = None) 
         surroundings: what it runs in; the real ones, when not given.
     """
     from raftbed.nodes.admin import learner_of_addresses
+    from raftbed.nodes.identity import Identity
     from raftbed.nodes.peers import PeerNetwork
     from raftbed.nodes.raft import Raft
     from raftbed.nodes.server import Server
     from raftbed.nodes.state_machine import KeyValueStateMachine
+    from raftbed.nodes.storage import StorageError
     from raftbed.nodes.surroundings import Surroundings
 
     log = logging.getLogger("raftbed.nodes")
     around = surroundings or Surroundings()
     config = Config.from_mapping(settings.cluster, settings.raft)
     host, port = split_address("listen", settings.listen)
+    try:
+        around.claim(Path(settings.data), Identity(cluster=settings.cluster, id=settings.id))
+    except StorageError as error:
+        log.critical("node %s stops: %s", settings.id, error)
+        return 1
     try:
         tracer = around.trace(Path(settings.trace), settings.id) if settings.trace else None
     except OSError as error:
@@ -146,7 +181,9 @@ async def run(settings: NodeSettings, surroundings: Surroundings | None = None) 
         clock=around.clock, random=around.random(), tracer=tracer, on_membership=learn, workers=around.worker,
         make_core=around.core,
     )  # fmt: skip
-    server = Server(raft, machine, cluster=settings.cluster, peers=settings.peers, bug=settings.bug)
+    server = Server(
+        raft, machine, cluster=settings.cluster, peers=settings.peers, bug=settings.bug, problem=network.problem
+    )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -187,6 +224,15 @@ def write_pid_file(path: Path) -> None:
     beside.replace(path)
 
 
+def allow_many_files() -> None:
+    """Have as many files open as the system allows: each connection is one, and so is a snapshot that comes in."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # a limit that cannot be raised is as it was
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's, where it is installed: the same, faster."""
     try:
@@ -203,8 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return operate.main(arguments)
     try:
         settings = parse(arguments)
-        Config.from_mapping(settings.cluster, settings.raft)
-    except (SettingsError, ConfigError) as error:
+    except SettingsError as error:
         print(f"raftbed.nodes: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -215,6 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"raftbed.nodes: {pid_file}: cannot be written: {error.strerror}.", file=sys.stderr)
         return 1
+    allow_many_files()
     try:
         with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
             return runner.run(run(settings))

@@ -5,17 +5,24 @@ Knows no HTTP library: a request is a path and a body, an answer something for J
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from raftbed.nodes import problems
-from raftbed.nodes.raft import MembershipConfig, Raft, RaftMetrics
+from raftbed.nodes.addresses import split
+from raftbed.nodes.raft import MembershipConfig, NodeId, Raft, RaftMetrics
 from raftbed.nodes.requests import decode_body
 
 _T = TypeVar("_T")
 Answer = dict[str, Any]
+_SUCCESSION = 2.0
+"""Seconds that one waits to hear who leads after this node; an election does not take longer."""
+PeerProblem = Callable[[NodeId], str | None]
+"""Why a peer cannot be reached; None while it can be."""
 
 
 class InitializeBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,12 +68,14 @@ class Admin:
     Parameters:
         raft: the node's.
         peers: node id to "host:port", as far as this node knows.
+        problem: why a peer cannot be reached.
     """
 
-    def __init__(self, raft: Raft, peers: Mapping[str, str]) -> None:
+    def __init__(self, raft: Raft, peers: Mapping[str, str], problem: PeerProblem) -> None:
         self._raft = raft
         self._peers = peers
-        self.posts: Mapping[str, Callable[[bytes], Awaitable[Answer]]] = {
+        self._problem = problem
+        self.posts: Mapping[str, Callable[[bytes, float], Awaitable[Answer]]] = {
             "/admin/initialize": self._initialize,
             "/admin/add_non_voter": self._add_non_voter,
             "/admin/remove_non_voter": self._remove_non_voter,
@@ -78,82 +87,106 @@ class Admin:
             "/sessions": self._register,
         }
 
-    async def _initialize(self, raw: bytes) -> Answer:
+    async def _initialize(self, raw: bytes, patience: float) -> Answer:
         body = decode_body(raw or b"{}", InitializeBody)
+        _check_names(body.members)
         addresses = {**self._peers, **body.addresses}
         unknown = sorted(set(body.members) - set(addresses))
         if unknown or self._raft.id not in body.members:
             what = f"{', '.join(unknown)} has no address here" if unknown else f"{self._raft.id} is not among them"
             raise problems.bad_request(f"members: {what}.")
         known = {node: addresses[node] for node in body.members}
-        await self._done(self._raft.initialize(set(body.members), known), problems.of_initialize)
+        await self._done(patience, self._raft.initialize(set(body.members), known), problems.of_initialize)
         return {"members": sorted(body.members)}
 
-    async def _add_non_voter(self, raw: bytes) -> Answer:
+    async def _add_non_voter(self, raw: bytes, patience: float) -> Answer:
         body = decode_body(raw or b"{}", AddNonVoterBody)
         addresses = {} if body.address is None else {body.id: body.address}
         self._check_addresses([body.id], addresses)
-        await self._done(self._raft.add_non_voter(body.id, self._address(body.id, addresses)), problems.of_change)
+        asked = self._raft.add_non_voter(body.id, self._address(body.id, addresses))
+        await self._done(patience, asked, self._of_change([body.id]))
         return self._membership()
 
-    async def _remove_non_voter(self, raw: bytes) -> Answer:
+    async def _remove_non_voter(self, raw: bytes, patience: float) -> Answer:
         body = decode_body(raw or b"{}", RemoveNonVoterBody)
-        await self._done(self._raft.remove_non_voter(body.id), problems.of_change)
+        await self._done(patience, self._raft.remove_non_voter(body.id), problems.of_change)
         return self._membership()
 
-    async def _change_membership(self, raw: bytes) -> Answer:
+    async def _change_membership(self, raw: bytes, patience: float) -> Answer:
         body = decode_body(raw or b"{}", ChangeMembershipBody)
         self._check_addresses(body.members, body.addresses)
         addresses = {node: self._address(node, body.addresses) for node in body.members}
         known = {node: address for node, address in addresses.items() if address is not None}
-        await self._done(self._raft.change_membership(body.members, known), problems.of_change)
+        await self._done(patience, self._raft.change_membership(body.members, known), self._of_change(body.members))
         return self._membership()
 
-    async def _transfer(self, raw: bytes) -> Answer:
+    async def _transfer(self, raw: bytes, patience: float) -> Answer:
         body = decode_body(raw or b"{}", TransferBody)
-        await self._done(self._raft.transfer_leadership(body.target), problems.of_transfer)
+        await self._done(patience, self._raft.transfer_leadership(body.target), problems.of_transfer)
+        with contextlib.suppress(TimeoutError):  # it is done all the same
+            async with asyncio.timeout(_SUCCESSION):
+                await self._raft.metrics().wait_for(lambda metrics: metrics.current_leader is not None)
         return {"node": self._raft.id, "leader": self._raft.metrics().current.current_leader}
 
-    async def _snapshot(self, raw: bytes) -> Answer:
+    async def _snapshot(self, raw: bytes, patience: float) -> Answer:
         decode_body(raw or b"{}", EmptyBody)
-        snapshot = await self._done(self._raft.trigger_snapshot(), problems.of_snapshot)
+        snapshot = await self._done(patience, self._raft.trigger_snapshot(), problems.of_snapshot)
         return {"id": snapshot.id, "index": snapshot.index, "term": snapshot.term, "size": snapshot.size}
 
-    async def _elect(self, raw: bytes) -> Answer:
+    async def _elect(self, raw: bytes, patience: float) -> Answer:
         decode_body(raw or b"{}", EmptyBody)
         self._raft.trigger_election()
         return {"node": self._raft.id}
 
-    async def _heartbeat(self, raw: bytes) -> Answer:
+    async def _heartbeat(self, raw: bytes, patience: float) -> Answer:
         decode_body(raw or b"{}", EmptyBody)
         self._raft.trigger_heartbeat()
         return {"node": self._raft.id}
 
-    async def _register(self, raw: bytes) -> Answer:
+    async def _register(self, raw: bytes, patience: float) -> Answer:
         decode_body(raw or b"{}", EmptyBody)
-        written = await self._done(self._raft.client_write({"op": "register"}), problems.of_write)
+        written = await self._done(patience, self._raft.client_write({"op": "register"}), problems.of_write)
         return {"client": written.data.value, "index": written.index, "term": written.term, "node": self._raft.id}
 
-    async def _done(self, asked: Awaitable[_T], problem: Callable[[str, Exception], problems.Problem | None]) -> _T:
+    async def _done(
+        self, patience: float, asked: Awaitable[_T], problem: Callable[[str, Exception], problems.Problem | None]
+    ) -> _T:
         try:
-            return await asked
+            async with asyncio.timeout(patience):
+                return await asked
         except Exception as error:
             raise problem(self._raft.id, error) or error from error
+
+    def _of_change(self, nodes: Sequence[NodeId]) -> Callable[[str, Exception], problems.Problem | None]:
+        """What to answer when a change that needs these nodes ended in an error; names those not reached."""
+
+        def of_change(node: str, error: Exception) -> problems.Problem | None:
+            reasons = {other: self._problem(other) for other in nodes if other != node}
+            return problems.of_change(node, error, {other: reason for other, reason in reasons.items() if reason})
+
+        return of_change
 
     def _address(self, node: str, given: Mapping[str, str]) -> str | None:
         replicated = dict(self._raft.metrics().current.membership_config.addresses)
         return given.get(node) or self._peers.get(node) or replicated.get(node)
 
     def _check_addresses(self, nodes: list[str], given: Mapping[str, str]) -> None:
+        _check_names(nodes)
         for node in nodes:
             address = self._address(node, given)
             if address is None:
                 raise problems.bad_request(f"{node}: has no address here; give one.")
-            if not is_address(address):
+            if split(address) is None:
                 raise problems.bad_request(f"{node}: {address!r} is not an address such as 127.0.0.1:8401.")
 
     def _membership(self) -> Answer:
         return membership_answer(self._raft.metrics().current.membership_config)
+
+
+def _check_names(nodes: Sequence[NodeId]) -> None:
+    for node in nodes:
+        if not node.strip() or not node.isprintable():
+            raise problems.bad_request(f"{node!r}: is no name of a node.")
 
 
 def membership_answer(membership: MembershipConfig) -> Answer:
@@ -166,12 +199,15 @@ def membership_answer(membership: MembershipConfig) -> Answer:
     }
 
 
-def details(raft: Raft) -> Answer:
+def details(raft: Raft, problem: PeerProblem) -> Answer:
     """What a status says beside the metrics: the snapshot, and of a leader, how each peer is doing."""
     snapshot = raft.snapshot()
     return {
         "snapshot_index": snapshot.index if snapshot else 0,
-        "streams": {peer: {"state": rate, "match_index": match} for peer, (rate, match) in raft.streams().items()},
+        "streams": {
+            peer: {"state": rate, "match_index": match, "problem": problem(peer)}
+            for peer, (rate, match) in raft.streams().items()
+        },
     }
 
 
@@ -204,9 +240,3 @@ def learner_of_addresses(peers: MutableMapping[str, str]) -> Callable[[Membershi
         peers.update((node, address) for node, address in membership.addresses if node not in given)
 
     return learn
-
-
-def is_address(text: str) -> bool:
-    """It looks like host:port."""
-    host, sign, port = text.rpartition(":")
-    return bool(sign and host and port.isdecimal() and 0 < int(port) < 65536)

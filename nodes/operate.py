@@ -15,7 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raftbed.nodes.addresses import split
+
 DONE, REFUSED, USAGE, UNKNOWN = 0, 1, 2, 3
+COMMANDS: Mapping[str, str] = {
+    "status": "Show what the node is and knows, as JSON.",
+    "initialize": "Make new nodes a cluster, once for all of its life; the node that is asked is one of them.",
+    "add-non-voter": "Have a node sent the log; returns when it is at line rate.",
+    "remove-non-voter": "Send a node that is no voter the log no more.",
+    "change-membership": "Make these nodes the voters, by joint consensus.",
+    "transfer": "Hand the leadership over.",
+    "snapshot": "Have the node take a snapshot now.",
+    "elect": "Have the node stand for election now.",
+    "heartbeat": "Have the node, if it leads, let its peers hear from it now.",
+    "recover": "Rewrite the membership offline, after a majority was lost for good.",
+}
+"""First words of a command line that is an operator's, and not a node's, with what each does."""
+_MOST_HOPS = 4
+"""How often one goes on to another leader: each knows of a newer one than the last, unless they are being elected."""
 _TIMEOUT_HEADER = "X-Raftbed-Timeout"
 _RECOVERY_WARNING = """\
 This rewrites the membership of {data} for good, so that {members} can go on without the nodes that are lost.
@@ -42,48 +59,54 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="python -m raftbed.nodes", description="Operate a node, or its cluster.")
     commands = top.add_subparsers(dest="command", required=True)
-
-    def command(name: str, help: str) -> argparse.ArgumentParser:
+    asked: dict[str, argparse.ArgumentParser] = {}
+    for name, help in COMMANDS.items():
         sub = commands.add_parser(name, help=help, description=help)
+        if name == "recover":
+            _add_recovery(sub)
+            continue
         sub.add_argument("--node", required=True, metavar="HOST:PORT", help="which node to ask")
         sub.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="default: %(default)g")
         sub.add_argument("--stay", action="store_true", help="do not go on to the leader when the node names it")
-        return sub
-
-    command("status", "Show what the node is and knows, as JSON.")
-    add = command("add-non-voter", "Have a node sent the log; returns when it is at line rate.")
-    add.add_argument("member", metavar="ID=HOST:PORT")
-    remove = command("remove-non-voter", "Send a node that is no voter the log no more.")
-    remove.add_argument("member", metavar="ID")
-    change = command("change-membership", "Make these nodes the voters, by joint consensus.")
-    change.add_argument("members", nargs="+", metavar="ID[=HOST:PORT]")
-    transfer = command("transfer", "Hand the leadership over.")
-    transfer.add_argument("target", nargs="?", metavar="ID", help="default: the node that is best prepared")
-    command("snapshot", "Have the node take a snapshot now.").set_defaults(stay=True)
-    command("elect", "Have the node stand for election now.").set_defaults(stay=True)
-    command("heartbeat", "Have the node, if it leads, let its peers hear from it now.").set_defaults(stay=True)
-    recover = commands.add_parser("recover", help="Rewrite the membership offline, after a majority was lost for good.")
-    recover.add_argument("--data", required=True, type=Path, metavar="DIR", help="of a node that does not run")
-    recover.add_argument("--members", required=True, nargs="+", metavar="ID[=HOST:PORT]")
-    recover.add_argument("--yes", action="store_true", help="do it; otherwise it is only said what would be done")
+        asked[name] = sub
+    for name in ("initialize", "change-membership"):
+        asked[name].add_argument("members", nargs="+", metavar="ID[=HOST:PORT]", help="all that are to be voters")
+    asked["add-non-voter"].add_argument("member", metavar="ID=HOST:PORT")
+    asked["remove-non-voter"].add_argument("member", metavar="ID")
+    asked["transfer"].add_argument("target", nargs="?", metavar="ID", help="default: the node that is best prepared")
+    for name in ("initialize", "snapshot", "elect", "heartbeat"):
+        asked[name].set_defaults(stay=True)
     return top
+
+
+def _add_recovery(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--data", required=True, type=Path, metavar="DIR", help="of a node that does not run")
+    sub.add_argument("--members", required=True, nargs="+", metavar="ID[=HOST:PORT]")
+    sub.add_argument("--yes", action="store_true", help="do it; otherwise it is only said what would be done")
+    sub.add_argument("--force", action="store_true", help="take members that the membership in the log does not have")
+
+
+def overview() -> str:
+    """The commands, a line each, for the help of the module."""
+    width = max(map(len, COMMANDS))
+    return "\n".join(f"  {name:{width}}  {help}" for name, help in COMMANDS.items())
 
 
 def main(argv: Sequence[str]) -> int:
     """Do one command; returns the exit status."""
     options = parser().parse_args(argv)
     if options.command == "recover":
-        return recover(options.data, options.members, confirmed=options.yes)
+        return recover(options.data, options.members, confirmed=options.yes, force=options.force)
     try:
+        if split(options.node) is None:
+            raise ValueError(f"--node {options.node}: is not an address such as 127.0.0.1:8401.")
+        if not 0 < options.timeout <= 3600:
+            raise ValueError(f"--timeout {options.timeout:g}: must be seconds, more than 0 and at most 3600.")
         path, body = _request(options)
     except ValueError as error:
         print(f"raftbed.nodes: {error}", file=sys.stderr)
         return USAGE
-    reply = ask(options.node, path, body, options.timeout)
-    leader = reply.content.get("leader_address")
-    if reply.status == 421 and leader and not options.stay:
-        print(f"raftbed.nodes: {reply.content.get('leader')} leads; asking {leader}.", file=sys.stderr)
-        reply = ask(leader, path, body, options.timeout)
+    reply = _ask_leader(options.node, path, body, options.timeout, stay=options.stay)
     if reply.status == 200:
         print(json.dumps(reply.content, indent=2))
         return DONE
@@ -101,6 +124,7 @@ def _request(options: argparse.Namespace) -> tuple[str, dict[str, Any] | None]:
         "status": lambda: ("/status", None),
         "add-non-voter": lambda: ("/admin/add_non_voter", _member(options.member)),
         "remove-non-voter": lambda: ("/admin/remove_non_voter", {"id": options.member}),
+        "initialize": lambda: ("/admin/initialize", _members(options.members)),
         "change-membership": lambda: ("/admin/change_membership", _members(options.members)),
         "transfer": lambda: ("/admin/transfer", {"target": options.target}),
         "snapshot": lambda: ("/admin/snapshot", {}),
@@ -114,21 +138,40 @@ def _member(text: str) -> dict[str, Any]:
     node, sign, address = text.partition("=")
     if not node or (sign and not address):
         raise ValueError(f"{text}: must look like n4=127.0.0.1:8404.")
+    if sign and split(address) is None:
+        raise ValueError(f"{node}: {address!r} is not an address such as 127.0.0.1:8404.")
     return {"id": node, "address": address or None}
 
 
 def _members(texts: Sequence[str]) -> dict[str, Any]:
     members = [_member(text) for text in texts]
+    names = [member["id"] for member in members]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name}: is named twice.")
     addresses = {member["id"]: member["address"] for member in members if member["address"]}
-    return {"members": [member["id"] for member in members], "addresses": addresses}
+    return {"members": names, "addresses": addresses}
+
+
+def _ask_leader(node: str, path: str, body: Mapping[str, Any] | None, timeout: float, *, stay: bool) -> Reply:
+    """Ask a node, and then whom it says to lead, who may know of a newer leader."""
+    asked: list[str] = []
+    while True:
+        asked.append(node)
+        reply = ask(node, path, body, timeout)
+        leader = reply.content.get("leader_address")
+        if reply.status != 421 or not leader or stay or leader in asked or len(asked) > _MOST_HOPS:
+            return reply
+        print(f"raftbed.nodes: {reply.content.get('leader')} leads; asking {leader}.", file=sys.stderr)
+        node = leader
 
 
 def ask(node: str, path: str, body: Mapping[str, Any] | None, timeout: float) -> Reply:
-    """Ask a node; what goes wrong is part of the reply."""
-    host, sign, port = node.rpartition(":")
-    if not sign or not port.isdecimal():
+    """Ask a node at an address; what goes wrong is part of the reply."""
+    address = split(node)
+    if address is None:
         return Reply(0, {"message": f"{node}: is not an address such as 127.0.0.1:8401.", "definite": True})
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout + 1)
+    connection = http.client.HTTPConnection(*address, timeout=timeout + 1)
     sent = False
     try:
         connection.connect()
@@ -139,15 +182,24 @@ def ask(node: str, path: str, body: Mapping[str, Any] | None, timeout: float) ->
         else:
             connection.request("POST", path, json.dumps(body), headers)
         response = connection.getresponse()
-        return Reply(response.status, json.loads(response.read()))
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        said = str(error) or type(error).__name__
+        content = response.read()
+    except OSError as error:
+        said = error.strerror or str(error) or type(error).__name__
         return Reply(0, {"message": f"{node}: {said}.", "definite": not sent})
+    except http.client.HTTPException:
+        return Reply(0, {"message": f"{node}: does not speak HTTP, or broke off.", "definite": False})
     finally:
         connection.close()
+    try:
+        decoded = json.loads(content)
+    except ValueError:
+        decoded = None
+    if not isinstance(decoded, dict):
+        return Reply(0, {"message": f"{node}: does not answer as a node does; is that its address?", "definite": False})
+    return Reply(response.status, decoded)
 
 
-def recover(data: Path, members: Sequence[str], *, confirmed: bool) -> int:
+def recover(data: Path, members: Sequence[str], *, confirmed: bool, force: bool) -> int:
     """Rewrite the membership of a node that does not run; returns the exit status."""
     from raftbed.nodes.recovery import append_membership, inspect
     from raftbed.nodes.storage import StorageError
@@ -159,20 +211,16 @@ def recover(data: Path, members: Sequence[str], *, confirmed: bool) -> int:
             return REFUSED
         found = inspect(data)
         print(f"{data}: {found}")
+        found.check(wanted["members"], force=force)
         print(_RECOVERY_WARNING.format(data=data, members=", ".join(wanted["members"])), file=sys.stderr)
         if not confirmed:
             print("raftbed.nodes: nothing was done; say --yes to do it.", file=sys.stderr)
             return REFUSED
-        print(append_membership(data, wanted["members"], wanted["addresses"]))
+        print(append_membership(data, wanted["members"], wanted["addresses"], force=force))
     except ValueError as error:
-        print(f"raftbed.nodes: {error}", file=sys.stderr)
+        print(f"raftbed.nodes: {data}: {error}", file=sys.stderr)
         return USAGE
     except (StorageError, OSError) as error:
         print(f"raftbed.nodes: {error}", file=sys.stderr)
         return REFUSED
     return DONE
-
-
-_ASKED = ("add-non-voter", "remove-non-voter", "change-membership", "transfer", "snapshot", "elect", "heartbeat")
-COMMANDS = frozenset(("status", *_ASKED, "recover"))
-"""First words of a command line that is an operator's, and not a node's."""

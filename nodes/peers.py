@@ -46,6 +46,8 @@ from raftbed.nodes.wire import (
 )
 
 _MAX_UNANSWERED = 1024
+_MAX_REASONS = 8
+"""Reasons for which one peer is not reached that are told: some name ports, which are others every time."""
 _log = logging.getLogger("raftbed.nodes")
 
 
@@ -274,8 +276,8 @@ class Connection(asyncio.Protocol):
                 raise RaftNetworkError("it does not speak HTTP")
             return b""
         if not head.startswith(b"HTTP/1.1 101 "):
-            status = head.split(b"\r\n", 1)[0].decode("latin-1")
-            raise RaftNetworkError(f"it answered {status}: {rest[:200].decode(errors='replace')}")
+            status = head.split(b"\r\n", 1)[0].decode("latin-1").removeprefix("HTTP/1.1 ")
+            raise RaftNetworkError(f"it answered {status}, {_told_in(rest)}")
         self._is_open, self._answer = True, b""
         self._opened()
         assert self._transport is not None
@@ -292,8 +294,8 @@ class Connection(asyncio.Protocol):
             return
         try:
             answer.set_result(ANSWERS[method].decode(message))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            _fail(answer, error)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            _fail(answer, RaftNetworkError(f"its answer is none: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
@@ -315,6 +317,7 @@ class PeerNetwork:
         self._timeout = timeout
         self._connections: dict[tuple[NodeId, bool], Connection] = {}
         self._reachable: dict[NodeId, bool] = {}
+        self._reasons: dict[NodeId, dict[str, None]] = {}  # why a peer has not been reached since it last was
         self._closed = False
         self._encoded: tuple[Any, bytes] = (None, b"")
 
@@ -365,22 +368,60 @@ class PeerNetwork:
         def lost(connection: Connection, error: Exception) -> None:
             if self._connections.get((target, in_bulk)) is connection:
                 del self._connections[target, in_bulk]
-            self._note(target, False, error)
+            self._note(target, error)
 
         patience = None if in_bulk else self._timeout
         connection = Connection(
-            host.strip("[]"), int(port), head.encode(), patience, lost, lambda: self._note(target, True, None)
+            host.strip("[]"), int(port), head.encode(), patience, lost, lambda: self._note(target, None)
         )
         self._connections[target, in_bulk] = connection
         return connection
 
-    def _note(self, target: NodeId, reachable: bool, error: Exception | None) -> None:
-        if self._reachable.get(target) is not reachable and not self._closed:
-            self._reachable[target] = reachable
-            if reachable:
+    def problem(self, target: NodeId) -> str | None:
+        """Why `target` cannot be reached; None while it can be, or nobody tried."""
+        reasons = self._reasons.get(target)
+        return next(reversed(reasons)) if reasons else None
+
+    def _note(self, target: NodeId, error: Exception | None) -> None:
+        """Log once that a peer is reachable, that it is not, and each new reason for that."""
+        if self._closed:
+            return
+        if error is None:
+            self._reasons.pop(target, None)
+            if self._reachable.get(target) is not True:
+                self._reachable[target] = True
                 _log.info("peer %s is reachable", target)
-            else:
-                _log.warning("peer %s is unreachable: %s", target, str(error) or type(error).__name__)
+            return
+        self._reachable[target] = False
+        reasons, reason = self._reasons.setdefault(target, {}), _in_words(error)
+        is_new = reason not in reasons
+        reasons.pop(reason, None)
+        reasons[reason] = None  # the last one stands last
+        if len(reasons) > _MAX_REASONS:
+            del reasons[next(iter(reasons))]
+        elif is_new:
+            _log.warning("peer %s is unreachable: %s", target, reason)
+
+
+def _in_words(error: Exception) -> str:
+    """An error, without numbers that only a programmer knows."""
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens at its address"
+    return str(error) or type(error).__name__
+
+
+def _told_in(body: bytes) -> str:
+    """What a node's refusal says; of something else, how it begins."""
+    try:
+        refusal = msgspec.json.decode(body, type=_Refusal)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body[:200].decode(errors="replace")
+    return f"{refusal.error}: {refusal.message}"
+
+
+class _Refusal(msgspec.Struct):
+    error: str
+    message: str
 
 
 def _fail(answer: asyncio.Future[Any], error: Exception) -> None:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from raftbed.nodes.raft import (
@@ -127,8 +129,8 @@ _CHANGES = {
 }
 
 
-def of_change(node: str, error: Exception) -> Problem | None:
-    """What to answer when a change of the membership ended in `error`."""
+def of_change(node: str, error: Exception, unreached: Mapping[str, str] = MappingProxyType({})) -> Problem | None:
+    """What to answer when a change of the membership ended in `error`; `unreached`: for whom it waits, and why."""
     if isinstance(error, NodeNotLeader):
         return not_leader(node, error.leader, is_read=False)
     if isinstance(error, ConfigChangeUnknown):
@@ -137,7 +139,8 @@ def of_change(node: str, error: Exception) -> Problem | None:
         status, code = _CHANGES[type(error)]
         return Problem(status, code, f"Nothing was changed: {error}.")
     if isinstance(error, TimeoutError):
-        return Problem(504, "timeout", f"{node} is not done yet; the change goes on.", definite=False)
+        why = "".join(f" {other} cannot be reached: {reason.rstrip('.')}." for other, reason in unreached.items())
+        return Problem(504, "timeout", f"{node} is not done yet; the change goes on.{why}", definite=False)
     if isinstance(error, ShuttingDown):
         return Problem(503, "shutting-down", f"{node} shut down before it could tell.", definite=False)
     return None

@@ -13,9 +13,11 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError
 
 from raftbed.nodes import http_shortcut
+from raftbed.nodes.admin import PeerProblem
 from raftbed.nodes.http_shortcut import ShortcutServer
 from raftbed.nodes.peers import PeerStream
 from raftbed.nodes.problems import Problem, bad_request
@@ -25,7 +27,6 @@ from raftbed.nodes.service import Answer, Query, Service
 from raftbed.nodes.state_machine import KeyValueStateMachine
 from raftbed.nodes.wire import STREAM_PATH, UPGRADE
 
-_LARGE = 1 << 16
 _log = logging.getLogger("raftbed.nodes")
 _FIELDS = "Content-Type: %b\r\nContent-Length: %d\r\n%b\r\n"
 _HEADS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n{_FIELDS}".encode() for status in HTTPStatus}
@@ -40,6 +41,7 @@ class Server:
         cluster: name of the cluster; peers of another are refused.
         peers: node id to "host:port", for hints.
         bug: name of the planted bug, shown in the status; None in any honest node.
+        problem: why a peer cannot be reached; None while it can be.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class Server:
         cluster: str,
         peers: Mapping[NodeId, str],
         bug: str | None = None,
+        problem: PeerProblem = lambda _: None,
     ) -> None:
         self._raft = raft
-        self._service = Service(raft, machine, cluster=cluster, peers=peers, bug=bug)
+        self._service = Service(raft, machine, cluster=cluster, peers=peers, bug=bug, problem=problem)
         self._runner: web.ServerRunner | None = None
         self._streams: dict[PeerStream, None] = {}
 
@@ -146,8 +149,7 @@ class _Answer(web.StreamResponse):
         if self._keep and not request.version.minor:
             more = b"Connection: keep-alive\r\n"
         transport.write(_head(answer, more) if request.method == "HEAD" else _render(answer, more))
-        if len(answer.body) > _LARGE:
-            await request.writer.drain()
+        await request.writer.drain()  # whoever asks and asks, and does not read, is not kept the answers for
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -186,6 +188,8 @@ async def _body(request: web.BaseRequest, limit: int) -> bytes:
         body = content.read_nowait()
     else:
         parts = bytearray()
+        if _waits_to_be_asked(request) and request.transport is not None:  # else it has gone
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             while (chunk := await content.readany()) and len(parts) <= limit:
                 parts += chunk
@@ -195,6 +199,11 @@ async def _body(request: web.BaseRequest, limit: int) -> bytes:
     if len(body) > limit:
         raise Problem(413, "too-large", f"The body is larger than {limit} bytes.")
     return body
+
+
+def _waits_to_be_asked(request: web.BaseRequest) -> bool:
+    """The client sends the body only when it is told to, or has waited for a while (RFC 9110, 10.1.1)."""
+    return request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue"
 
 
 class _HttpLog(logging.LoggerAdapter[logging.Logger]):

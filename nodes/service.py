@@ -19,7 +19,7 @@ import msgspec
 
 from raftbed import __version__
 from raftbed.nodes import problems
-from raftbed.nodes.admin import Admin, details, membership_answer, prometheus
+from raftbed.nodes.admin import Admin, PeerProblem, details, membership_answer, prometheus
 from raftbed.nodes.deadlines import Deadlines
 from raftbed.nodes.problems import Problem
 from raftbed.nodes.raft import NodeId, Raft
@@ -143,22 +143,31 @@ class Service:
         cluster: name of the cluster; peers of another are refused.
         peers: node id to "host:port", for hints.
         bug: name of the planted bug, shown in the status; None in any honest node.
+        problem: why a peer cannot be reached.
     """
 
     def __init__(
-        self, raft: Raft, machine: KeyValueStateMachine, *, cluster: str, peers: Mapping[NodeId, str], bug: str | None
+        self,
+        raft: Raft,
+        machine: KeyValueStateMachine,
+        *,
+        cluster: str,
+        peers: Mapping[NodeId, str],
+        bug: str | None,
+        problem: PeerProblem,
     ) -> None:
         self._raft = raft
         self._machine = machine
         self._cluster = cluster
         self._peers = peers
         self._bug = bug
+        self._problem = problem
         loop = asyncio.get_running_loop()
         self._clock = loop.time
         self._deadlines = Deadlines(loop)
         self._started = self._clock()
         self._answers: Counter[tuple[str, int]] = Counter()
-        self._admin = Admin(raft, peers)
+        self._admin = Admin(raft, peers, problem)
         self._get_route = KeyRoute("/kv/{key}", "GET", self._begin_get)
         self._key_routes = {
             "put": KeyRoute("/kv/{key}/put", "POST", self._begin_put),
@@ -237,7 +246,7 @@ class Service:
         leader = problem.leader
         answer = {
             "error": problem.code,
-            "message": problem.message,
+            "message": problem.message.encode(errors="backslashreplace").decode(),  # it may quote what is no text
             "definite": problem.definite,
             "leader": leader,
             "leader_address": self._peers.get(leader) if leader else None,
@@ -360,7 +369,7 @@ class Service:
             "commit_index": metrics.commit_index,
             "last_applied": metrics.last_applied,
             "membership": membership_answer(metrics.membership_config),
-            **details(self._raft),
+            **details(self._raft, self._problem),
             "version": __version__,
             "bug": self._bug,
             "uptime": round(self._clock() - self._started, 3),
@@ -371,11 +380,10 @@ class Service:
         return Answer(200, prometheus(self._raft.metrics().current, self._answers).encode(), TEXT)
 
     async def _operate(self, query: Query, body: bytes) -> Answer:
-        try:
-            async with asyncio.timeout(_patience(query)):
-                return Answer(200, _encode_json(await self._admin.posts[query.path](body)))
-        except TimeoutError as error:
-            raise problems.of_change(self._raft.id, error) or error from error
+        if "Origin" in query.headers or "Sec-Fetch-Site" in query.headers:
+            # Browsers send these, and whoever has a page open in one did not mean this (cross-site request forgery).
+            raise Problem(403, "from-a-web-page", "A web page may not ask this: the request came from a browser.")
+        return Answer(200, _encode_json(await self._admin.posts[query.path](body, _patience(query))))
 
 
 async def _within(seconds: float, future: asyncio.Future[_T]) -> _T:

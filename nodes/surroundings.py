@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Protocol
 
+from raftbed.nodes.identity import Identity, claim
 from raftbed.nodes.raft import Raft, RaftStorage, Trace
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.storage_thread import StorageThread, StorageWorker
@@ -45,6 +46,14 @@ class Surroundings:
     def worker(self, loop: asyncio.AbstractEventLoop, name: str) -> StorageWorker:
         """Where blocking calls of the storage are made."""
         return StorageThread(loop, name)
+
+    def claim(self, data: Path, identity: Identity) -> None:
+        """See to it that the directory is that node's, before anything is done with it.
+
+        Raises:
+            StorageError: it is another's.
+        """
+        claim(data, identity)
 
     def storage(self, data: Path, machine: StateMachine) -> RaftStorage:
         """The node's storage below the directory `data`."""

@@ -27,11 +27,13 @@ from raftbed.nodes.raft import (
     AppendEntriesResponse,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
+    Normal,
     TimeoutNowRequest,
     TimeoutNowResponse,
     VoteRequest,
     VoteResponse,
 )
+from raftbed.nodes.raft.commands import MAX_DEPTH, is_too_deep
 from raftbed.nodes.raft.events import Method
 
 CLUSTER_HEADER = "X-Raftbed-Cluster"
@@ -52,6 +54,7 @@ METHODS: tuple[tuple[Method, type[Any], type[Any]], ...] = (
 )
 """Every method with its request and its answer. The place in this table is the number on the wire."""
 NUMBERS: dict[str, int] = {name: number for number, (name, _, _) in enumerate(METHODS)}
+_APPEND = NUMBERS["append_entries"]
 _REQUESTS = [msgspec.msgpack.Decoder(request) for _, request, _ in METHODS]
 ANSWERS = [msgspec.msgpack.Decoder(answer) for _, _, answer in METHODS]
 encode = msgspec.msgpack.Encoder().encode
@@ -74,7 +77,11 @@ def decode_request(number: int, data: bytes | memoryview) -> tuple[Method, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotARaftMessage(f"Not a Raft message: {error}.") from error
     if not request.is_well_formed():
-        raise NotARaftMessage("Not a Raft message: it has a gap, or terms that cannot be.")
+        raise NotARaftMessage("Not a Raft message: it has a gap, or what no node says: terms, indexes, sizes, members.")
+    if len(data) > MAX_DEPTH and number == _APPEND:  # each level takes a byte
+        for entry in request.entries:
+            if type(entry.payload) is Normal and is_too_deep(entry.payload.data):
+                raise NotARaftMessage(f"Not a Raft message: a command is nested deeper than {MAX_DEPTH} levels.")
     return METHODS[number][0], request
 
 
@@ -87,7 +94,9 @@ class Frames:
     """Cuts a stream of bytes into frames."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._parts: list[bytes] = []  # of the frame that is not whole yet, put together once it is
+        self._size = 0  # of all of them
+        self._awaited = 0  # bytes before which there is nothing to be done
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, memoryview]]:
         """The frames that are whole now: number, kind and message.
@@ -95,15 +104,23 @@ class Frames:
         Raises:
             NotARaftMessage: a length that cannot be.
         """
-        data = self._buffer + data if self._buffer else data
-        start, view = 0, memoryview(data)
+        if self._parts:
+            self._parts.append(data)
+            self._size += len(data)
+            if self._size < self._awaited:
+                return
+            data = b"".join(self._parts)
+            self._parts = []
+        start, view, awaited = 0, memoryview(data), _HEAD.size
         while start + _HEAD.size <= len(data):
             length, number, kind = _HEAD.unpack_from(data, start)
             if not 5 <= length <= MAX_MESSAGE:
                 raise NotARaftMessage(f"A frame of {length} bytes.")
             end = start + _LENGTH.size + length
             if end > len(data):
+                awaited = end - start
                 break
             yield number, kind, view[start + _HEAD.size : end]
             start = end
-        self._buffer = data[start:]
+        if start < len(data):
+            self._parts, self._size, self._awaited = [data[start:]], len(data) - start, awaited

@@ -73,6 +73,7 @@ class FollowedNode:
         self._term = 0
         self._term_place = 0
         self._ended = False
+        self._has_begun = False  # a process of which nothing else is known
         self._handlers: dict[type[Record], Callable[[Any, int], None]] = {
             Append: self._append,
             Truncate: self._truncate,
@@ -106,6 +107,7 @@ class FollowedNode:
         if isinstance(record, Process):
             self._next_seq = seq + 1 if seq >= 0 else None
             self._process()
+            self._has_begun = True
             return
         if seq >= 0:
             if seq != self._next_seq and self._next_seq is not None:
@@ -123,7 +125,7 @@ class FollowedNode:
         elif self._gap_from is not None:
             self._close_gap(record)
         self._term_place = place
-        self._ended = False
+        self._ended = self._has_begun = False
         try:
             self._handlers[type(record)](record, place)
         except (ValueError, OverflowError):  # a hash that is none
@@ -133,7 +135,7 @@ class FollowedNode:
     def finish(self) -> None:
         """That was the last line."""
         self._stay(self._term_place)
-        if self._gap_from is not None or not self._ended:
+        if self._gap_from is not None or not self._ended or self._has_begun:
             self._witness.gaps.append((self._term if self._gap_from is None else self._gap_from, None))
         self._settle(-1)
 

@@ -146,6 +146,7 @@ class Raft(Operators):
 
         Raises:
             ReadForwardToLeader: it does not lead, or could not prove it.
+            ReadOverloaded: too many reads wait already.
             ShuttingDown: the node is.
         """
         await self.begin_read()
@@ -159,7 +160,7 @@ class Raft(Operators):
             TypeError, OverflowError, ValueError: `data` is nothing that msgpack can carry, or is nested deeper than
                 `MAX_DEPTH` levels.
             WriteForwardToLeader: this node does not lead; the write was not appended, and carries the payload back.
-            Overloaded: too much is uncommitted; the write was not appended.
+            Overloaded: too much is uncommitted, or waits for the disk; the write was not appended.
             LeadershipLost: nobody knows what becomes of the write.
             ShuttingDown: the node is; where it was not before the call, nobody knows either.
         """
@@ -167,12 +168,16 @@ class Raft(Operators):
 
     def begin_read(self) -> asyncio.Future[Any]:
         """Begin a `client_read`; the future ends as it would."""
+        if not self._driver.closing:
+            self._driver.admission.read()
         return self._driver.ask(ClientRead)
 
     def begin_write(self, data: Any) -> asyncio.Future[ClientWriteResponse]:
         """Begin a `client_write`; the future ends as it would. Whoever gives up on it has still written."""
-        command = as_carried(data)  # here, where what is wrong with it hurts only the caller
-        return self._driver.ask(lambda token: ClientWrite(token, command, data))
+        command, size = as_carried(data)  # here, where what is wrong with it hurts only the caller
+        if not self._driver.closing:
+            self._driver.admission.write(size)
+        return self._driver.ask(lambda token: ClientWrite(token, command, data, size))
 
     def metrics(self) -> MetricsWatch:
         """The node's metrics, to look at, which is possible after a shutdown, too, or to watch."""

@@ -22,8 +22,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
-def as_carried(data: Any) -> Any:
-    """What all nodes will see of `data`: a copy, by way of msgpack.
+def as_carried(data: Any) -> tuple[Any, int]:
+    """What all nodes will see of `data`: a copy, by way of msgpack, and the bytes that it takes there.
 
     Raises:
         TypeError, OverflowError, ValueError: msgpack cannot carry it, or it is nested too deep.
@@ -35,9 +35,20 @@ def as_carried(data: Any) -> Any:
         raise ValueError(f"msgpack cannot carry this: {error}.") from error
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    if len(encoded) > MAX_DEPTH and _is_deeper(carried, MAX_DEPTH):  # each level takes a byte
+    if len(encoded) > MAX_DEPTH and is_too_deep(carried):  # each level takes a byte
         raise ValueError(_TOO_DEEP)
-    return carried
+    return carried, len(encoded)
+
+
+def is_too_deep(command: Any) -> bool:
+    """A command that msgpack gave is nested deeper than `MAX_DEPTH` levels: no leader of ours appended it."""
+    if isinstance(command, dict):
+        for key, value in command.items():
+            if type(key) is not str or type(value) in _NESTING:
+                break
+        else:
+            return False  # as nearly all are
+    return _is_deeper(command, MAX_DEPTH)
 
 
 def copy_of(command: Any) -> Any:
@@ -45,6 +56,7 @@ def copy_of(command: Any) -> Any:
     return _decode(_encode(command))
 
 
+_NESTING = frozenset((dict, list, tuple))
 _TOO_DEEP = f"A command may be nested {MAX_DEPTH} levels deep at most."
 
 

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from raftbed.nodes.raft.errors import ConfigError
 
+MOST_BYTES = 32 << 20
+"""Of what goes in one message at most: half of what nodes take in one (64 MiB), so that there is room for the rest."""
 MILLISECOND = 1_000_000
 """Nanoseconds in a millisecond; the core counts time in nanoseconds, configurations in milliseconds."""
 
@@ -45,9 +47,11 @@ class Config:
         max_payload_bytes: bytes of entries in one AppendEntries at most; an entry larger than that goes alone.
         max_inflight_messages: AppendEntries on their way to one peer at most.
         max_inflight_bytes: beyond so many bytes of entries on their way to one peer, no more are sent to it.
-        max_uncommitted_entries: beyond so many entries that are not committed, writes are refused as overloaded.
+        max_uncommitted_entries: beyond so many entries that are not committed, writes are refused as overloaded; and
+            beyond so many writes that wait for the disk.
         max_uncommitted_bytes: likewise, beyond so many bytes of them.
-        max_waiting_reads: beyond so many reads that wait for a confirmation, reads are refused as overloaded.
+        max_waiting_reads: beyond so many reads that wait for a confirmation, or for the disk, reads are refused as
+            overloaded.
         replication_lag_threshold: a peer that lacks more entries than that of what the snapshot includes is sent the
             snapshot, though the log may still have the entries.
         snapshot_policy: when to take snapshots: `LogsSinceLast(5000)`, say. None: never, but when they are asked for.
@@ -100,6 +104,9 @@ class Config:
             least = 0 if field.name in ("trailing_logs", "lease_drift_percent", "disk_stall_timeouts") else 1
             if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise ConfigError(f"{field.name}: must be a whole number of at least {least}, not {value!r}.")
+        for name in ("max_payload_bytes", "snapshot_max_chunk_size"):
+            if getattr(self, name) > MOST_BYTES:
+                raise ConfigError(f"{name}: must be at most {MOST_BYTES}, not {getattr(self, name)}.")
         if self.election_timeout_min >= self.election_timeout_max:
             raise ConfigError(
                 f"election_timeout_min: {self.election_timeout_min} must be less than election_timeout_max, which is "

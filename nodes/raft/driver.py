@@ -22,6 +22,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from raftbed.nodes.raft.admission import Admission
 from raftbed.nodes.raft.calls import Calls
 from raftbed.nodes.raft.config import Config
 from raftbed.nodes.raft.core import Core
@@ -83,6 +84,7 @@ class Driver:
         failure: why the node came to an end by itself, or None.
         closing: it is coming to an end, or has.
         watch: the metrics.
+        admission: whether clients may ask more.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Driver:
         self._make_core = make_core
         self._core: Core | None = None  # until the storage has recovered
         self._inbox: list[Event] = []
+        self.admission = Admission(config)  # to the inbox, of what clients ask
         self._turn_is_due = False
         self._writing = False
         self._applied = 0  # the last entry that the state machine has seen; the core is ahead while the disk works
@@ -224,6 +227,7 @@ class Driver:
         try:
             now = self._clock()
             inbox, self._inbox = self._inbox, []
+            self.admission.recount(())
             if self._writing:
                 self._turn_while_writing(core, inbox, now)
                 return
@@ -236,6 +240,7 @@ class Driver:
 
     def _turn_while_writing(self, core: Core, inbox: Sequence[Event], now: int) -> None:
         self._inbox = core.step_while_writing(inbox, now)
+        self.admission.recount(self._inbox)
         ready = core.ready_while_writing()
         if ready is not None:
             self._begin(ready)

@@ -81,7 +81,7 @@ class Elections(CoreState):
         assert isinstance(asked, VoteRequest)
         if sent.method == "pre_vote":
             return self.state is State.PRE_CANDIDATE and asked.term == self.term + 1
-        return self.state is State.CANDIDATE and asked.term == self.term
+        return self.state is State.CANDIDATE and asked.term == self.term == response.term
 
     def become_leader(self) -> None:
         """Implemented where replication is."""

@@ -56,11 +56,13 @@ class ClientWrite(msgspec.Struct, frozen=True):
         token: whom to answer.
         data: a copy that nobody else changes.
         given: what it is a copy of, which goes back with a refusal.
+        size: bytes that `data` takes in msgpack, for whoever bounds what waits.
     """
 
     token: Token
     data: Any
     given: Any
+    size: int = 0
 
 
 class ClientRead(msgspec.Struct, frozen=True):

@@ -107,9 +107,10 @@ class RaftStorage(Protocol):
     snapshot.
 
     An exception shuts the node down, since nothing is assumed of a storage that failed; `Raft.wait_closed` raises it as
-    a `RaftStorageError`. Five methods are different, what they raise is only logged: `capture_state` and
-    `write_snapshot` cost the snapshot, which is tried again when the policy next says so; `read_snapshot` the piece,
-    which the peer is sent later; `remove_obsolete` room; `close` nothing.
+    a `RaftStorageError`. Four methods are different, what they raise is only logged: `capture_state` and
+    `write_snapshot` cost the snapshot, which is tried again when the policy next says so; `remove_obsolete` costs room;
+    `close` nothing. And where `read_snapshot` or `receive_snapshot` cannot open a file because the process has too many
+    open (EMFILE, ENFILE), the piece is asked for again.
     """
 
     def get_initial_state(self) -> StoredState:
@@ -181,6 +182,8 @@ class RaftStorage(Protocol):
     def receive_snapshot(self, snapshot: SnapshotMeta, offset: int, data: bytes, done: bool) -> ReceivedChunk:
         """Store a piece of a snapshot that is being received; offset 0 begins anew.
 
-        With the last piece, verify the whole against its size and checksum, sync it, and read the state.
+        With the last piece, verify the whole against its size and checksum, sync it, and read the state. Raising, or
+        raising from, an `OSError` that says that too many files are open does not shut the node down: the leader begins
+        again.
         """
         ...

@@ -9,14 +9,19 @@ that each full run of the garbage collector would hold the node up.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 NodeId = str
 MOST = (1 << 62) - 1
-"""The greatest term or index that is taken from a peer: room to count on, within what a disk record can hold."""
+"""The greatest term, index or size that is taken from a peer: room to count on, within what a disk record can hold."""
+AnsweredNumber = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
+"""A term, an index or an offset in an answer. Decoding an answer refuses other numbers; of requests,
+`is_well_formed` does, which must agree with each other besides."""
+_HASH = re.compile("[0-9a-f]{16}")
 
 
 class MembershipConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -43,6 +48,10 @@ class MembershipConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def voters(self) -> tuple[NodeId, ...]:
         """Everyone who votes in one of the sets, sorted."""
         return tuple(sorted({node for voters in self.voter_sets() for node in voters}))
+
+    def is_well_formed(self) -> bool:
+        """There are voters, and none is named twice in a set: it would be counted twice in a majority."""
+        return all(voters and len(set(voters)) == len(voters) for voters in self.voter_sets())
 
     def is_voter(self, node: NodeId) -> bool:
         """`node` votes in one of the sets."""
@@ -156,16 +165,22 @@ class AppendEntriesRequest(msgspec.Struct, frozen=True, array_like=True, gc=Fals
     leader_commit: int
 
     def is_well_formed(self) -> bool:
-        """Its entries follow `prev_log_index` without a gap, and no term is older than the one before, or too new."""
-        before, term = self.prev_log_index, self.prev_log_term
-        if not (1 <= self.term <= MOST and 0 <= before <= MOST and 0 <= self.leader_commit <= MOST):
+        """Its entries follow `prev_log_index` without a gap, no term is older than the one before, or too new, and
+        memberships among them can be."""
+        newest, index, term = self.term, self.prev_log_index, self.prev_log_term
+        if not (1 <= newest <= MOST and 0 <= index <= MOST and 0 <= self.leader_commit <= MOST):
             return False
-        if not 0 <= term <= self.term or (term == 0) != (before == 0):
+        if not 0 <= term <= newest or (term == 0) != (index == 0):
             return False
+        least = term or 1
         for entry in self.entries:
-            if entry.index != before + 1 or not max(term, 1) <= entry.term <= self.term:
+            index += 1
+            term = entry.term
+            if entry.index != index or term < least or term > newest:
                 return False
-            before, term = entry.index, entry.term
+            least = term
+            if type(entry.payload) is ConfigChange and not entry.payload.membership.is_well_formed():
+                return False
         return True
 
 
@@ -177,8 +192,8 @@ class ConflictHint(msgspec.Struct, frozen=True, array_like=True, gc=False):
         index: the first index that it has of that term; where it has no entry, the one after its last.
     """
 
-    term: int
-    index: int
+    term: AnsweredNumber
+    index: AnsweredNumber
 
 
 class AppendEntriesResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -191,9 +206,9 @@ class AppendEntriesResponse(msgspec.Struct, frozen=True, array_like=True, gc=Fal
         conflict: without it, where to look next; None when the term was the reason, and in a keep-alive.
     """
 
-    term: int
+    term: AnsweredNumber
     success: bool
-    verified_index: int = 0
+    verified_index: AnsweredNumber = 0
     conflict: ConflictHint | None = None
 
     @property
@@ -238,7 +253,7 @@ class VoteResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
         vote_granted: the vote, or for a PreVote the promise, was given.
     """
 
-    term: int
+    term: AnsweredNumber
     vote_granted: bool
 
 
@@ -284,6 +299,17 @@ class SnapshotMeta(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Equal for snapshots that hold the same: chunks of one may follow chunks of the other."""
         return f"{self.index:020d}-{self.term}-{self.checksum:08x}"
 
+    def is_well_formed(self) -> bool:
+        """A log can begin after it, and a file can have its name."""
+        return (
+            0 < self.index <= MOST
+            and 0 < self.term <= MOST
+            and _HASH.fullmatch(self.hash) is not None
+            and self.membership.is_well_formed()
+            and 0 <= self.size <= MOST
+            and 0 <= self.checksum < 1 << 32
+        )
+
     def base(self) -> LogBase:
         """Where a log begins that the snapshot stands before."""
         return LogBase(self.index, self.term, self.hash)
@@ -309,11 +335,11 @@ class InstallSnapshotRequest(msgspec.Struct, frozen=True, array_like=True, gc=Fa
     done: bool = False
 
     def is_well_formed(self) -> bool:
-        """Offset and size can be."""
+        """The snapshot can be, and the piece is one of it."""
         meta = self.snapshot
         return (
-            meta.index > 0
-            and 0 < meta.term <= self.term
+            meta.is_well_formed()
+            and meta.term <= self.term <= MOST
             and self.offset >= 0
             and self.offset + len(self.data) <= meta.size
             and self.done == (self.offset + len(self.data) == meta.size)
@@ -329,8 +355,8 @@ class InstallSnapshotResponse(msgspec.Struct, frozen=True, array_like=True, gc=F
         installed: the receiver holds everything that the snapshot includes, durably.
     """
 
-    term: int
-    next_offset: int = 0
+    term: AnsweredNumber
+    next_offset: AnsweredNumber = 0
     installed: bool = False
 
 
@@ -342,13 +368,13 @@ class TimeoutNowRequest(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def is_well_formed(self) -> bool:
         """The term can be."""
-        return self.term > 0
+        return 0 < self.term <= MOST
 
 
 class TimeoutNowResponse(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Answer to `TimeoutNowRequest`: the peer's term."""
 
-    term: int
+    term: AnsweredNumber
 
 
 Request = AppendEntriesRequest | VoteRequest | InstallSnapshotRequest | TimeoutNowRequest

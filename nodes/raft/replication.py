@@ -225,11 +225,13 @@ class Replication(CoreState):
         if not response.is_keep_alive:
             progress.replied(sent)
         if response.success:
+            asked = request.prev_log_index + len(request.entries)
+            verified = response.verified_index if response.verified_index < asked else asked  # nobody saw more of it
             before = progress.match_index
-            progress.agreed(response.verified_index)
+            progress.agreed(verified)
             if progress.match_index != before:  # else a quorum holds what it held
                 self.advance_commit_as_leader()
-            committed_there = min(request.leader_commit, response.verified_index)  # as far as its answer shows
+            committed_there = min(request.leader_commit, verified)  # as far as its answer shows
             if progress.leaving and committed_there >= self.log.membership_index:
                 del leadership.progress[sent.to]  # it knows that it is no member any more
         elif response.conflict is not None and request.prev_log_index >= progress.match_index:

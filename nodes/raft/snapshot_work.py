@@ -8,6 +8,7 @@ waiting. Only the event loop touches the core; what is done here comes back to i
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import threading
 from collections.abc import Callable
@@ -79,6 +80,7 @@ class SnapshotWork:
         self._thread: StorageWorker | None = None
         self._abort = threading.Event()
         self._ended = False
+        self._taken_index = 0  # the core may not know of it yet, while the disk works
         self._sending: set[asyncio.Task[None]] = set()
 
     def do(self, effect: TakeSnapshot | AbortSnapshot | StoreChunk | Restore) -> None:
@@ -113,6 +115,7 @@ class SnapshotWork:
                 where = None if was_foreseen(error) else error
                 _log.warning("the snapshot of entry %d failed: %s", snapshot.index, in_words(error), exc_info=where)
             if written is not None:
+                self._taken_index = written.index
                 self._push(SnapshotTaken(written))
             else:
                 self._push(SnapshotFailed(snapshot.index, in_words(error) if error else "aborted", error))
@@ -128,7 +131,10 @@ class SnapshotWork:
         request = effect.request
 
         def done(received: ReceivedChunk | None, error: Exception | None) -> None:
-            if error is not None or received is None:
+            if error is not None and _too_many_files(error):  # strangers' connections, say; what is the node's is whole
+                _log.warning("a piece of a snapshot could not be stored, and is asked for again: %s", error)
+                self._push(ChunkStored(effect.token, request, 0, False))
+            elif error is not None or received is None:
                 reason = in_words(error) if error is not None else "receive_snapshot returned None"
                 self._fail(because_of(error, RaftStorageError(f"a snapshot could not be received: {reason}")))
             else:
@@ -183,10 +189,14 @@ class SnapshotWork:
             data = await self._read(request)
         except Exception as error:
             current = self._current()
-            if current is not None and current.id == snapshot.id:
-                self._failures.unread(message, error)
-            else:  # the leader will send the newer one
+            if current is None or current.id != snapshot.id or self._taken_index > snapshot.index:
+                # The peer will be sent the newer one.
                 _log.info("snapshot %s gave way to a newer one before %s had it", snapshot.id, message.to)
+            elif _too_many_files(error):
+                self._failures.unread(message, error)
+            else:  # a peer that needs it would wait for ever; another leader may have what this one lost
+                reason = f"the snapshot cannot be read: {in_words(error)}"
+                self._fail(because_of(error, RaftStorageError(reason)))
             return None
         return msgspec.structs.replace(request, data=data, done=request.offset + len(data) == snapshot.size)
 
@@ -218,3 +228,12 @@ class SnapshotWork:
         else:
             self._thread.call(lambda: None, (), lambda _result, _error: then())
             self._thread.end()
+
+
+def _too_many_files(error: BaseException | None) -> bool:
+    """No file could be opened, because too many are."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        error = error.__cause__
+    return False

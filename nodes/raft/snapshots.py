@@ -161,7 +161,7 @@ class Snapshots(Replication):
             self.advance_commit_as_leader()
         elif current and progress.snapshot is not None and progress.snapshot.id == request.snapshot.id:
             progress.paused = response.next_offset == request.offset
-            progress.offset = min(response.next_offset, request.snapshot.size)
+            progress.offset = max(0, min(response.next_offset, request.snapshot.size))
 
     # -- taking in ------------------------------------------------------------------------------------------------
 

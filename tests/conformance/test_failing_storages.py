@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from in_process import ListMachine, Nodes
 
 from raftbed.nodes.raft import (
     Config,
+    ConfigChangeUnknown,
     MembershipConfig,
     Raft,
     RaftStorageError,
@@ -117,12 +119,26 @@ async def test_a_snapshot_that_cannot_be_taken_in_says_what_was_raised(where: st
         assert isinstance(failure.value.__cause__, KeyError)
 
 
-async def test_a_snapshot_that_cannot_be_read_is_told_and_sent_when_it_can(caplog):
+async def test_a_node_whose_snapshot_cannot_be_read_stops():
+    """A peer that needs it would wait for ever; another leader may have what this one lost."""
+    async with Nodes(2, **ROUSED) as nodes:
+        failing = OSError(5, "Input/output error")
+        leader = await alone(nodes, lambda inner: Failing(inner, "read_snapshot", failing))
+        await leader.trigger_snapshot()
+        adding = asyncio.ensure_future(leader.add_non_voter("n2"))
+        with pytest.raises(RaftStorageError, match=r"the snapshot cannot be read: .* Input/output error") as failure:
+            await leader.wait_closed()
+        assert failure.value.__cause__ is failing
+        await asyncio.wait([adding])
+        assert isinstance(adding.exception(), ConfigChangeUnknown | ShuttingDown)
+
+
+async def test_a_snapshot_that_cannot_be_opened_for_too_many_files_is_told_and_sent_when_it_can(caplog):
     async with Nodes(2, **ROUSED) as nodes:
         storages: list[Failing] = []
 
         def wrap(inner: Any) -> Any:
-            storages.append(Failing(inner, "read_snapshot", OSError(5, "Input/output error")))
+            storages.append(Failing(inner, "read_snapshot", OSError(errno.EMFILE, "Too many open files")))
             return storages[-1]
 
         leader = await alone(nodes, wrap)
@@ -135,7 +151,7 @@ async def test_a_snapshot_that_cannot_be_read_is_told_and_sent_when_it_can(caplo
         await adding
         said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
         assert said == [
-            "node n1: install_snapshot to n2 failed: the snapshot cannot be read: [Errno 5] Input/output error "
+            "node n1: install_snapshot to n2 failed: the snapshot cannot be read: [Errno 24] Too many open files "
             "(said once, until the reason changes)"
         ]
 

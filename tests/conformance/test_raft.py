@@ -53,6 +53,11 @@ from raftbed.nodes.raft import (
         ({"snapshot_policy": 0}, "snapshot_policy: must be LogsSinceLast or None, not 0."),
         ({"snapshot_policy": "often"}, "snapshot_policy: must be LogsSinceLast or None, not 'often'."),
         ({"snapshot_max_chunk_size": 0}, "snapshot_max_chunk_size: must be a whole number of at least 1"),
+        (
+            {"snapshot_max_chunk_size": (32 << 20) + 1},
+            "snapshot_max_chunk_size: must be at most 33554432, not 33554433",
+        ),
+        ({"max_payload_bytes": 100 << 20}, "max_payload_bytes: must be at most 33554432, not 104857600"),
         ({"replication_lag_threshold": 0}, "replication_lag_threshold: must be a whole number of at least 1"),
         ({"trailing_logs": -1}, "trailing_logs: must be a whole number of at least 0"),
         ({"lease_drift_percent": 100}, "lease_drift_percent: must be less than 100"),

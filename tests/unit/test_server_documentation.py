@@ -6,6 +6,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+from raftbed.nodes.operate import COMMANDS
 from raftbed.nodes.raft import Config
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -34,3 +35,8 @@ def test_every_option_is_in_the_table_with_its_default():
     defaults = {field.name: field.default for field in fields(Config) if field.name != "cluster_name"}
     said = {name: default.strip('"').replace("true", "True") for name, default, _ in rows("Configuration")}
     assert said == {name: str(default) for name, default in defaults.items()}
+
+
+def test_every_command_of_operators_is_in_a_table():
+    told = [name for cell, _ in rows("Operating a cluster") for name in re.findall(r"(?:^|`)([a-z-]+)", cell)]
+    assert sorted(told) == sorted(COMMANDS)

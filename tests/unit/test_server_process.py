@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from aiohttp import ClientConnectionError, ClientSession
 
 from raftbed.nodes.__main__ import main
+from raftbed.nodes.operate import COMMANDS
 
 HOST = "127.0.0.1"
 PAUSE = 0.02
@@ -149,6 +151,15 @@ async def test_one_node_is_killed_and_comes_back_with_its_data(one):
     assert "Traceback" not in one.log("n1")
 
 
+async def test_it_may_open_as_many_files_as_the_system_allows(one, monkeypatch):
+    """Each connection is one, also a stranger's; the soft limit is often 1024."""
+    command = one.command("n1")
+    monkeypatch.setattr(one, "command", lambda _: ["sh", "-c", 'ulimit -S -n 64; exec "$@"', "sh", *command])
+    await one.start("n1")
+    soft, hard = resource.prlimit(one.running["n1"].pid, resource.RLIMIT_NOFILE)
+    assert soft == hard != 64
+
+
 async def test_of_three_nodes_the_leader_is_killed_and_then_all(three):
     await three.start("n1", "n2", "n3")
     await three.ask("n2", "POST", "/admin/initialize", {"members": ["n1", "n2", "n3"]})
@@ -214,7 +225,7 @@ FILE: dict[str, Any] = {"id": "n1", "cluster": "c", "listen": f"{HOST}:1", "peer
 
 def ended(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "raftbed.nodes", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +237,16 @@ def ended(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["--id=n1", "--data=d", "--peer=n1"], "--peer n1: must look like n1=127.0.0.1:8401."),
         (["--id=n1", "--data=d", "--peer=n1=x"], "n1: 'x' is not an address such as 127.0.0.1:8401 or [::1]:8401."),
         (["--id=n1", "--data=d", "--peer=n1=x:0"], "n1: 'x:0' is not an address such as 127.0.0.1:8401 or [::1]:8401."),
+        (
+            ["--id=n1", "--data=d", f"--peer=n1={HOST}:1", f"--peer=n1={HOST}:2"],
+            f"--peer n1={HOST}:2: n1 is there already, with {HOST}:1.",
+        ),
+        (
+            ["--id=n1", "--data=d", f"--peer=n1={HOST}:1", f"--peer=n2={HOST}:1"],
+            f"n1 and n2: have one address, {HOST}:1; each node needs its own.",
+        ),
+        (["bogus"], f"bogus: no such command; there are: {', '.join(COMMANDS)}."),
+        (["--node=x:1", "status"], "status: a command comes first: python -m raftbed.nodes status ..."),
         (["--config=none.json"], "none.json: cannot be read: No such file or directory."),
     ],
 )
@@ -234,6 +255,15 @@ def test_a_wrong_command_line_is_one_sentence(tmp_path, monkeypatch, capsys, arg
     assert main(arguments) == 2
     assert capsys.readouterr() == ("", f"raftbed.nodes: {message}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_names_every_command_of_operators(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    help = capsys.readouterr().out
+    for name, what in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(what)}$", help, re.MULTILINE)
 
 
 def test_a_wrong_command_line_ends_the_process(tmp_path):
@@ -247,9 +277,15 @@ def test_a_wrong_command_line_ends_the_process(tmp_path):
         ("{", "n.json: Input data was truncated."),
         (json.dumps({"id": "n1"}), "n.json: Object missing required field `cluster`."),
         (json.dumps({**FILE, "ports": 1}), "n.json: Object contains unknown field `ports`."),
-        (json.dumps({**FILE, "cluster": ""}), "cluster_name: must be a name that is not empty."),
-        (json.dumps({**FILE, "raft": {"heartbeat_interval": 0}}), "heartbeat_interval: must be a whole number of at "),
-        (json.dumps({**FILE, "raft": {"hartbeat": 1}}), "hartbeat: no such option; there are: election_timeout_min, "),
+        (json.dumps({**FILE, "cluster": ""}), "n.json: cluster: must be a name that is not empty."),
+        (
+            json.dumps({**FILE, "raft": {"heartbeat_interval": 0}}),
+            "n.json: raft: heartbeat_interval: must be a whole number of at ",
+        ),
+        (
+            json.dumps({**FILE, "raft": {"hartbeat": 1}}),
+            "n.json: raft: hartbeat: no such option; there are: election_timeout_min, ",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_sentence(tmp_path, monkeypatch, capsys, content, message):
@@ -297,3 +333,16 @@ async def test_two_processes_on_one_directory_are_refused(one):
     assert process.returncode == 1
     assert f"CRITICAL raftbed.nodes: node n1 stops: {one.place / 'n1'}: another process uses this dir" in process.stderr
     assert await one.status("n1") is not None, "the first one does not notice"
+
+
+async def test_the_directory_of_another_node_is_refused(one):
+    await one.start("n1")
+    one.kill("n1")
+    for mistake, named in (("--id=n9", "node n9 of cluster 'raftbed'"), ("--cluster=x", "node n1 of cluster 'x'")):
+        given = [*one.command("n1")[3:], f"--peer=n9={free_addresses(1)[0]}", mistake]
+        process = await asyncio.to_thread(ended, *given, cwd=one.place)
+        assert process.returncode == 1
+        assert process.stderr.count("\n") == 1, "nothing was begun: it does not even listen"
+        owner = "node n1 of cluster 'raftbed'"
+        assert f"{one.place / 'n1'}: is the directory of {owner}, not of {named}. Give this node" in process.stderr
+    await one.start("n1")

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from raftbed.nodes.__main__ import NodeSettings, run
+from raftbed.nodes.identity import Identity
 from raftbed.nodes.raft import Config, Raft, RaftMetrics, State, Trace
 from raftbed.nodes.raft.core import Core
 from raftbed.nodes.raft.events import Event
@@ -54,6 +55,9 @@ class SimulatedSurroundings(Surroundings):
         worker = SimulatedWorker(self._node, loop, random, is_log=name.startswith("raft-storage"))
         self._node.workers.append(worker)
         return worker
+
+    def claim(self, data: Path, identity: Identity) -> None:
+        """See `Surroundings`: a simulated disk is its node's."""
 
     def storage(self, data: Path, machine: StateMachine) -> NodeStorage:
         """See `Surroundings`."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from raftbed.nodes.peers import PeerNetwork, PeerStream
@@ -21,15 +23,17 @@ from raftbed.nodes.raft import (
     RaftNetworkError,
     ShuttingDown,
     SnapshotMeta,
+    TimeoutNowRequest,
     VoteRequest,
     VoteResponse,
 )
+from raftbed.nodes.raft.messages import MOST
 from raftbed.nodes.server import Server
 from raftbed.nodes.state_machine import KeyValueStateMachine
 from raftbed.nodes.wire import CLUSTER_HEADER, NUMBERS, REFUSED, Frames, encode, frame
 
 VOTE = VoteRequest(1, "n1", 0, 0)
-PIECE = InstallSnapshotRequest(1, "n1", SnapshotMeta(5, 1, "", MembershipConfig(("n1",)), size=9), 0, b"piece")
+PIECE = InstallSnapshotRequest(1, "n1", SnapshotMeta(5, 1, "0" * 16, MembershipConfig(("n1",)), size=9), 0, b"piece")
 
 
 class Receiver:
@@ -52,6 +56,13 @@ class Receiver:
     async def next(self) -> tuple[Any, asyncio.Future[Any]]:
         _method, rpc, answer = await asyncio.wait_for(self.asked.get(), 5)
         return rpc, answer
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
 
 
 def make_server(receiver: Receiver, cluster: str = "test") -> Server:
@@ -256,6 +267,56 @@ async def test_an_answer_that_is_no_frame_loses_the_connection() -> None:
     server.close()
 
 
+TOO_MUCH = MOST + 1
+ANSWERS_THAT_ARE_NONE = {
+    "nothing": ("vote", None),
+    "another kind": ("append_entries", [1, {}]),
+    "a vote of a term that cannot be counted on": ("vote", [TOO_MUCH, False]),
+    "a promise of the greatest number that there is": ("pre_vote", [(1 << 64) - 1, False]),
+    "a vote of a negative term": ("vote", [-1, True]),
+    "an append of a term that cannot be counted on": ("append_entries", [TOO_MUCH, False]),
+    "an append of a negative term": ("append_entries", [-1, True, 3]),
+    "an index that cannot be counted on": ("append_entries", [1, True, TOO_MUCH]),
+    "a negative index": ("append_entries", [1, True, -1]),
+    "a conflict in a term that cannot be": ("append_entries", [1, False, 0, [TOO_MUCH, 1]]),
+    "a conflict at an index that cannot be": ("append_entries", [1, False, 0, [1, -1]]),
+    "a snapshot's term that cannot be": ("install_snapshot", [TOO_MUCH, 0]),
+    "an offset that cannot be": ("install_snapshot", [1, TOO_MUCH]),
+    "a negative offset": ("install_snapshot", [1, -1]),
+    "a term of a node that is to stand that cannot be": ("timeout_now", [TOO_MUCH]),
+}
+
+
+@pytest.mark.parametrize("what", ANSWERS_THAT_ARE_NONE)
+async def test_an_answer_that_cannot_be_is_an_error_and_the_connection_goes_on(what: str) -> None:
+    method, nonsense = ANSWERS_THAT_ARE_NONE[what]
+    request = {
+        "append_entries": AppendEntriesRequest(1, "n1", 0, 0, (), 0),
+        "install_snapshot": PIECE,
+        "timeout_now": TimeoutNowRequest(1, "n1"),
+    }.get(method, VOTE)
+    async with pair() as (network, receiver, server):
+        await answered(network, receiver)
+        answer = getattr(network, method)("n2", request)
+        _, token = await receiver.next()
+        token.set_result(nonsense)
+        with pytest.raises(RaftNetworkError, match="its answer is none: Expected"):
+            await answer
+        await answered(network, receiver)
+        assert len(server._streams) == (2 if method == "install_snapshot" else 1)
+
+
+async def test_an_answer_that_nobody_can_read_is_an_error_and_the_connection_goes_on() -> None:
+    async with pair() as (network, receiver, server):
+        answer = network.vote("n2", VOTE)
+        _, token = await receiver.next()
+        token.set_result(msgspec.Raw(b"\x93\x01\xc2" + b"\x91" * 5000 + b"\x90"))
+        with pytest.raises(RaftNetworkError, match="its answer is none: maximum recursion depth"):
+            await answer
+        await answered(network, receiver)
+        assert len(server._streams) == 1
+
+
 # -- the end that answers, from below ---------------------------------------------------------------------------------
 
 
@@ -344,3 +405,49 @@ async def test_a_peer_that_does_not_take_its_answers_is_not_read() -> None:
     assert not transport.reading
     stream.resume_writing()
     assert transport.reading
+
+
+# -- what is told of a peer that is not reached -----------------------------------------------------------------------
+
+
+async def test_each_reason_for_which_a_peer_is_not_reached_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "raftbed.nodes")
+    peers = {"n3": f"127.0.0.1:{free_port()}"}
+    network = PeerNetwork("test", peers, timeout=5)
+    async with pair() as (_, _, server):
+        assert server._runner is not None
+        assert network.problem("n3") is None, "nobody tried"
+        for _ in range(2):
+            with pytest.raises(OSError):
+                await network.vote("n3", VOTE)
+        assert network.problem("n3") == "nobody listens at its address"
+        nowhere, peers["n3"] = peers["n3"], f"127.0.0.1:{server._runner.addresses[0][1]}"
+        with pytest.raises(RaftNetworkError):
+            await network.vote("n3", VOTE)
+        assert str(network.problem("n3")).endswith("wrong-node: This node is n2, not n3: check the peers' addresses.")
+        peers["n3"] = nowhere
+        with pytest.raises(OSError):
+            await network.vote("n3", VOTE)
+        assert network.problem("n3") == "nobody listens at its address", "the last one counts"
+    await network.close()
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.partition(": ")[2].partition(",")[0] for text in told] == [
+        "nobody listens at its address",
+        "it answered 403 Forbidden",
+    ]
+
+
+async def test_a_peer_that_is_reached_has_no_problem() -> None:
+    async with pair() as (network, receiver, _):
+        network._note("n2", TimeoutError("no answer in time"))
+        assert network.problem("n2") == "no answer in time"
+        await answered(network, receiver)
+        assert network.problem("n2") is None
+
+
+def test_reasons_that_are_others_every_time_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    network = PeerNetwork("test", {}, timeout=5)
+    for number in range(100):
+        network._note("n2", OSError(f"port {number}"))
+    assert len(caplog.records) == 8
+    assert network.problem("n2") == "port 99"

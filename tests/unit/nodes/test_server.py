@@ -99,6 +99,14 @@ async def node(*, initialized: bool = True) -> AsyncIterator[tuple[Client, Raft]
         await server.close()
 
 
+async def wait_until_read(server: Server) -> None:
+    """Until the head of the only client's request was read, and its body is waited for."""
+    assert server._runner is not None and server._runner.server is not None
+    (connection,) = server._runner.server.connections
+    while connection._current_request is None or connection._current_request.content._waiter is None:
+        await asyncio.sleep(0)
+
+
 async def test_writes_and_reads() -> None:
     async with node() as (client, _):
         status, answer = await client.json("POST", "/kv/a%20key/put", {"value": [1, {"x": None}]})
@@ -168,6 +176,23 @@ async def test_bad_input_is_refused_with_one_sentence(
         assert (await client.json("GET", "/status"))[0] == 200, "the connection goes on"
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (b"X-Raftbed-Cluster: \xff", "This node belongs to cluster 'test', not to '\\udcff'."),
+        (
+            b"X-Raftbed-Cluster: test\r\nX-Raftbed-Target: \xff",
+            "This node is n1, not \\udcff: check the peers' addresses.",
+        ),
+    ],
+)
+async def test_a_header_that_is_no_text_is_refused_with_one_sentence_too(fields: bytes, message: str) -> None:
+    async with node() as (client, _):
+        request = b"GET /raft/stream HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n\r\n"
+        status, _, answer = await client.ask(request)
+        assert (status, json.loads(answer)["message"]) == (403, message)
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_that_is_too_large_is_refused(chunked: bool) -> None:
     body = b'{"value": "' + b"x" * (1 << 20) + b'"}'
@@ -186,6 +211,36 @@ async def test_a_body_in_pieces_is_put_together() -> None:
         assert (status, json.loads(answer)["value"]) == (200, 1)
 
 
+PUT_HEAD = b"POST /kv/k/put HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n"
+PUT_BODY = b'{"value": 1}'
+EXPECTING = PUT_HEAD.replace(b"Host: x", b"Host: x\r\nExpect: 100-Continue")
+
+
+async def test_a_client_that_waits_to_be_asked_for_the_body_is_asked() -> None:
+    async with node() as (client, _):
+        client.writer.write(EXPECTING)
+        asked = await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), 10)
+        assert asked == b"HTTP/1.1 100 Continue\r\n\r\n"
+        status, _, answer = await client.ask(PUT_BODY)
+        assert (status, json.loads(answer)["value"]) == (200, 1)
+        assert (await client.json("GET", "/kv/k"))[1]["value"] == 1, "the connection goes on"
+
+
+async def test_a_client_that_has_sent_the_body_is_not_asked_for_it() -> None:
+    async with node() as (client, _):
+        for _ in range(3):  # a head that was read twice is known
+            assert (await client.ask(EXPECTING + PUT_BODY))[0] == 200
+
+
+async def test_a_client_that_asks_for_nothing_or_does_not_know_of_asking_is_not_asked() -> None:
+    """Else it would take the question for the answer."""
+    for head in (PUT_HEAD, EXPECTING.replace(b"HTTP/1.1", b"HTTP/1.0")):
+        async with gated_node() as (client, _, server, _):
+            client.writer.write(head)
+            await wait_until_read(server)
+            assert (await client.ask(PUT_BODY))[0] == 200
+
+
 async def test_a_large_value_comes_back() -> None:
     value = "x" * 500_000
     async with node() as (client, _):
@@ -201,7 +256,7 @@ async def test_requests_that_come_together_are_answered_in_order() -> None:
         assert [json.loads(body)["key"] for _, _, body in answers] == ["a", "b", "c"]
 
 
-PUT = b'POST /kv/k/put HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{"value": 1}'
+PUT = PUT_HEAD + PUT_BODY
 GET = b"GET /kv/k HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -214,6 +269,26 @@ async def test_an_answer_has_the_same_bytes_on_either_way() -> None:
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 52\r\n\r\n"
                 b'{"key":"k","value":1,"index":2,"term":1,"node":"n1"}'
             )
+
+
+async def test_a_client_that_does_not_read_is_not_read_either() -> None:
+    """Else its answers would pile up here, as fast as it asks, however small each of them is."""
+    asked = 300
+    async with gated_node() as (client, _, server, _):
+        await client.json("POST", "/kv/k/put", {"value": "x" * 60_000})
+        assert server._runner is not None and server._runner.server is not None
+        (connection,) = server._runner.server.connections
+        client.writer.write(GET * asked)
+        while not connection._paused:  # as it is as soon as more is kept for it than a connection's buffer is to hold
+            await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection(*server._runner.addresses[0])
+        for _ in range(asked):  # while others get as many answers, it gets none
+            assert (await Client(reader, writer).json("GET", "/status"))[0] == 200
+        assert connection.transport is not None
+        assert connection.transport.get_write_buffer_size() < 300_000
+        writer.close()
+        answers = [await client.ask(b"") for _ in range(asked)]
+        assert {(status, len(body)) for status, _, body in answers} == {(200, 60_053)}, "they come when it reads"
 
 
 async def test_reads_and_writes_go_the_short_way_where_it_is_usable(way: str, monkeypatch: pytest.MonkeyPatch) -> None:

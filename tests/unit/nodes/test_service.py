@@ -302,3 +302,23 @@ async def test_metrics_are_in_the_format_of_prometheus(node):
     assert samples["raft_last_log_index"] == samples["raft_commit_index"] == samples["raft_last_applied"] == 2
     assert samples['raftbed_http_responses_total{route="/kv/{key}/put",status="200"}'] == 1
     assert samples['raftbed_http_responses_total{route="unknown",status="404"}'] == 1
+
+
+@pytest.mark.parametrize("field", ["Origin", "Sec-Fetch-Site"])
+@pytest.mark.parametrize("path", ["/admin/change_membership", "/admin/elect", "/sessions"])
+async def test_a_web_page_cannot_operate_a_node(node, path, field):
+    before = await node.state()
+    status, answer = await node.ask("POST", path, data=b"{}", headers={field: "http://page.example"})
+    assert (status, answer["error"], answer["definite"]) == (403, "from-a-web-page", True)
+    assert await node.state() == before
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded"])
+async def test_curl_can_operate_a_node(node, kind):
+    assert (await node.ask("POST", "/admin/snapshot", data=b"{}", headers={"Content-Type": kind}))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/admin/initialize", "/admin/change_membership"])
+async def test_a_name_that_is_none_is_quoted(node, path):
+    status, answer = await node.ask("POST", path, json={"members": ["n1", ""]})
+    assert (status, answer["message"]) == (400, "'': is no name of a node.")
