@@ -133,23 +133,38 @@ class Worker:
         process, client, serial = self._process, f"c{self._process}", self._serial
         home = self._nodes[self._home]
         begun = self._clock()
-        self._record(Op(0, begun, "invoke", process, request.f, request.key, request.value, None, home, client, serial))
+        self._note(Op(0, begun, "invoke", process, request.f, request.key, request.value, None, home, client, serial))
         outcome = Outcome("info", request.value, "cancelled: the run was stopped while it was under way")
+        fate: OpType = "info"
         try:
             deadline = begun + int(self._operation_timeout * SECOND)
             outcome = await self._follow(request, client, serial, deadline)
         finally:
-            self._tally.count(outcome.type)
-            self._record(
-                Op(
-                    0, self._clock(), outcome.type, process, request.f, request.key, outcome.value, outcome.error,
-                    outcome.node, client, serial,
-                )
-            )  # fmt: skip
-            if outcome.type == "info":
-                self._process += self._workers
-                self._serial = 0
+            try:
+                self._note(
+                    Op(
+                        0, self._clock(), outcome.type, process, request.f, request.key, outcome.value, outcome.error,
+                        outcome.node, client, serial,
+                    )
+                )  # fmt: skip
+                fate = outcome.type
+            finally:
+                self._tally.count(fate)
+            if fate == "info":
+                self._retire()
         return outcome
+
+    def _note(self, op: Op) -> None:
+        """Record an event. Where that fails the history may hold an operation without an end: its process is over."""
+        try:
+            self._record(op)
+        except BaseException:
+            self._retire()
+            raise
+
+    def _retire(self) -> None:
+        self._process += self._workers
+        self._serial = 0
 
     async def _follow(self, request: Request, client: str, serial: int, deadline: int) -> Outcome:
         """Send `request` on, and again, until its fate is known or its time is up."""
@@ -195,20 +210,19 @@ def _reason(answer: Answer) -> str:
     return f"{answer.code}: {answer.message}" if answer.message else answer.code
 
 
-async def gather_workers(tasks: Sequence[Coroutine[Any, Any, None]], *, stop: asyncio.Event) -> None:
-    """Run workers to their end; when `stop` is set, cancel those that are still at work, and wait for them."""
+async def gather_workers(tasks: Sequence[Coroutine[Any, Any, None]], *, stop: Sequence[asyncio.Event]) -> None:
+    """Run workers to their end; when one of `stop` is set, cancel those that are still at work, and wait for them."""
     group = [asyncio.create_task(task) for task in tasks]
-    stopper = asyncio.create_task(_until_set(stop))
+    stoppers = {asyncio.create_task(_until_set(event)) for event in stop}
     try:
         pending: set[asyncio.Task[None]] = set(group)
-        while pending and not stop.is_set():
-            done, _ = await asyncio.wait({*pending, stopper}, return_when=asyncio.FIRST_COMPLETED)
+        while pending and not any(event.is_set() for event in stop):
+            done, _ = await asyncio.wait(pending | stoppers, return_when=asyncio.FIRST_COMPLETED)
             pending -= done
-            for task in done - {stopper}:
-                task.result()  # a worker that broke is our own bug: raise it
+            for task in done - stoppers:
+                task.result()  # a worker that broke: its error ends the work
     finally:
-        stopper.cancel()
-        for task in group:
+        for task in (*stoppers, *group):
             task.cancel()
         await asyncio.gather(*group, return_exceptions=True)
 

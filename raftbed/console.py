@@ -14,8 +14,8 @@ from raftbed.output import OutputStream, visible, visible_json
 
 if TYPE_CHECKING:
     from raftbed.model import FaultStep, Plan, Verdict
-    from raftbed.run import Progress
     from raftbed.store import Results
+    from raftbed.watching import Progress
 
 OUTPUT_SCHEMA = "raftbed.output/1"
 """Schema of everything that ``--json`` prints; docs/formats.md describes it."""

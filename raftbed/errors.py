@@ -11,6 +11,7 @@
     │   └── HostsError     255   several hosts cannot be used: one sentence for each
     ├── DeployError        255   code could not be brought to a host
     ├── FaultError         255   a fault could not be injected, proved or healed
+    ├── Interrupted        255   the user stopped a run before there was anything to check
     └── StoreError         255   a run directory cannot be written or read
 
 A violation that a checker finds is never an exception: it is a :class:`raftbed.model.Verdict`.
@@ -120,6 +121,10 @@ class DeployError(HostError):
 
 class FaultError(HostError):
     """A fault could not be injected, proved or healed."""
+
+
+class Interrupted(RaftbedError):
+    """The user stopped a run before there was anything to check."""
 
 
 class StoreError(RaftbedError):

@@ -49,12 +49,31 @@ class LineWriter:
         self.path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._encoder = msgspec.json.Encoder()
+        self._torn_from: int | None = None  # where a line begins that could be neither ended nor taken back
 
     def write(self, record: Any) -> None:
-        """Append one record."""
+        """Append one record, whole or not at all: a disk that is full may have room again for the next one.
+
+        Raises:
+            OSError: it cannot be written; the file ends with the record before it.
+        """
+        self._take_back()
         line = memoryview(self._encoder.encode(record) + b"\n")
-        while line:
-            line = line[os.write(self._fd, line) :]
+        written = 0
+        try:
+            while written < len(line):
+                written += os.write(self._fd, line[written:])
+        except OSError:
+            if written:
+                self._torn_from = os.lseek(self._fd, 0, os.SEEK_END) - written
+                with contextlib.suppress(OSError):  # it is tried again before the next record
+                    self._take_back()
+            raise
+
+    def _take_back(self) -> None:
+        if self._torn_from is not None:
+            os.ftruncate(self._fd, self._torn_from)
+            self._torn_from = None
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,7 +23,11 @@ from raftbed.errors import RaftbedError, UsageError
 from raftbed.hosts.inventory_file import Access, clean_command, is_inventory, read_inventory
 from raftbed.hosts.local_user import expand_home
 from raftbed.model import Plan, Validity, worst
+from raftbed.stopping import StopSignal
 from raftbed.store import Results, RunDirectory, RunState, Store
+
+if TYPE_CHECKING:
+    from raftbed.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +151,17 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
     assert command is not None
     console.say(f"{command}\n  in {directory.path}")
     limits = Limits(time=request.time_limit, memory=request.memory_limit)
+    run, stop = _prepared(plan, directory, command, request)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            state = runner.run(_execute(plan, directory, command, request, console))
+            state = runner.run(_execute(run, stop, console))
     except RaftbedError:
         if _has_operations(directory):
             results = check_run(directory, limits=limits, warn=console.warn)
+            report = _report(directory, console)
             show_results(console, results)
-            _report(directory, console)
+            _tell_report(report, console)
+        _tell_what_stays(run, plan, directory, console)
         raise
     if state == "interrupted":
         console.say("Interrupted: checking what was recorded.")
@@ -163,15 +170,26 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
     console.progress("writing the report")
     report = _report(directory, console)
     show_results(console, results)
+    _tell_report(report, console)
+    _tell_what_stays(run, plan, directory, console)
+    return directory, state, results, report
+
+
+def _tell_report(report: Path | None, console: Console) -> None:
     if report is not None:
         console.result(f"  report: {report}")
-    if request.keep:
-        theirs = f" --hosts {shlex.quote(plan.hosts)}" if is_inventory(plan.hosts) else ""
-        store = directory.path.resolve().parent.parent
-        elsewhere = "" if theirs or store == Path("store").resolve() else f" --store {shlex.quote(str(store))}"
-        console.say(f"The nodes are still up. Look at them with: raftbed cluster status{theirs}")
+
+
+def _tell_what_stays(run: Run, plan: Plan, directory: RunDirectory, console: Console) -> None:
+    """Say what the run left on hosts, as it was asked to or because it was not given the time, and what to do."""
+    theirs = f" --hosts {shlex.quote(plan.hosts)}" if is_inventory(plan.hosts) else ""
+    store = directory.path.resolve().parent.parent
+    elsewhere = "" if theirs or store == Path("store").resolve() else f" --store {shlex.quote(str(store))}"
+    if run.keeps_hosts:
+        console.say(f"The hosts are still up. Look at their nodes with: raftbed cluster status{theirs}")
         console.say(f"Remove them with: {clean_command(plan.hosts)}{elsewhere}")
-    return directory, state, results, report
+    if run.running_on:
+        console.warn(f"Nodes may still run on {', '.join(run.running_on)}. End them with: {clean_command(plan.hosts)}")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -183,13 +201,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _execute(
-    plan: Plan, directory: RunDirectory, command: str, request: RunRequest, console: Console
-) -> RunState:
-    from raftbed.run import Run, StopSignal
+def _prepared(plan: Plan, directory: RunDirectory, command: str, request: RunRequest) -> tuple[Run, StopSignal]:
+    from raftbed.run import Run
 
     stop = StopSignal()
-    run = Run(plan, directory, command=command, stop=stop, keep=request.keep, access=request.access)
+    return Run(plan, directory, command=command, stop=stop, keep=request.keep, access=request.access), stop
+
+
+async def _execute(run: Run, stop: StopSignal, console: Console) -> RunState:
     with _interrupts(stop.interrupt, console):
         work = asyncio.ensure_future(run.execute())
         while not work.done():
@@ -201,12 +220,14 @@ async def _execute(
 
 @contextlib.contextmanager
 def _interrupts(interrupt: Any, console: Console) -> Iterator[None]:
-    """Ctrl-C and SIGTERM go to the run while this lasts."""
+    """Ctrl-C, SIGTERM and the end of the terminal go to the run while this lasts."""
     loop = asyncio.get_running_loop()
     taken = 0
 
-    def take() -> None:
+    def take(number: int) -> None:
         nonlocal taken
+        if number == signal.SIGHUP and taken:
+            return  # shell and kernel both send it, once each, and nobody waits at a terminal that is closed
         taken += 1
         interrupt()
         if taken == 1:
@@ -214,12 +235,15 @@ def _interrupts(interrupt: Any, console: Console) -> Iterator[None]:
         else:
             console.say("Stopping at once.")
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, take)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else somebody wants the run to outlive the terminal
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, take, number)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 

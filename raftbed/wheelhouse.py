@@ -151,8 +151,15 @@ def make_wheelhouse(host: str, interpreter: Interpreter, cache: Path) -> tuple[s
     Raises:
         DeployError: they cannot be had; names host, version and remedy.
     """
-    with _MAKING:
-        return _make_wheelhouse(host, interpreter, cache)
+    try:
+        with _MAKING:
+            return _make_wheelhouse(host, interpreter, cache)
+    except OSError as error:
+        raise DeployError(
+            f"the packages for it cannot be put into {cache}: {error}.",
+            host=host,
+            remedy="Make room there, or set XDG_CACHE_HOME to another directory of yours.",
+        ) from error
 
 
 def _make_wheelhouse(host: str, interpreter: Interpreter, cache: Path) -> tuple[str, Path]:

@@ -125,9 +125,7 @@ class Nemesis:
             calm = scene[0].at - before
             self._late = max(0.0, self._late - calm / 2)
             self._planned_end = before = max(step.until for step in scene)
-            async with asyncio.TaskGroup() as group:
-                for step in scene:
-                    group.create_task(self._execute(step, start + int(self._late * SECOND)), name=f"fault-{step.id}")
+            await in_parallel(self._execute(step, start + int(self._late * SECOND)) for step in scene)
             self._late = max(0.0, (self._clock() - start) / SECOND - before)
             self._planned_end = None
 

@@ -62,6 +62,11 @@ def clean_command(kind: str) -> str:
     return f"raftbed cluster clean --hosts {shlex.quote(kind)}" if is_inventory(kind) else "raftbed clean"
 
 
+def outlives_runs(kind: str) -> bool:
+    """Whether hosts, and the processes on them, are there before and after a run, because they are the user's."""
+    return kind == "vagrant" or is_inventory(kind)
+
+
 def read_inventory(kind: str, access: Access | None = None) -> Inventory:
     """The inventory that `--hosts` names.
 

@@ -59,6 +59,10 @@ class System(Protocol):
         """Stop every node cleanly, those also that a fault holds down or paused. Does not raise."""
         ...
 
+    async def kill(self, *, timeout: float) -> list[str]:
+        """Kill every node within `timeout` seconds; returns those for which that is not proved. Does not raise."""
+        ...
+
     async def collect(self, run: RunDirectory) -> list[str]:
         """Fetch logs and traces of every node; returns one sentence for each that could not be had."""
         ...

@@ -310,6 +310,15 @@ class RaftSystem:
 
         await asyncio.gather(*(stop(node) for node in self.nodes), return_exceptions=True)
 
+    async def kill(self, *, timeout: float) -> list[str]:
+        """See `System`."""
+        tasks = {node: asyncio.create_task(self.control.kill(node)) for node in self.nodes}
+        await asyncio.wait(tasks.values(), timeout=timeout)
+        left = [node for node, task in tasks.items() if not task.done() or task.exception() is not None]
+        for task in tasks.values():
+            task.cancel()
+        return left
+
     async def collect(self, run: RunDirectory) -> list[str]:
         """See `System`."""
 

@@ -13,7 +13,8 @@ from raftbed.errors import HostError
 from raftbed.hosts import make_pool
 from raftbed.model import Plan
 from raftbed.plan import PlanSettings, make_plan
-from raftbed.run import Run, StopSignal
+from raftbed.run import Run
+from raftbed.stopping import StopSignal
 from raftbed.store import RunDirectory, Store
 from raftbed.systems import raft as raft_system
 

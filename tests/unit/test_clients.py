@@ -132,6 +132,26 @@ async def test_a_cancelled_operation_is_unknown():
     assert [op.type for op in history] == ["invoke", "info"]
 
 
+@pytest.mark.parametrize("unwritten", ["invoke", "ok"])
+async def test_an_operation_that_could_not_be_recorded_is_unknown_and_retires_its_process(unwritten):
+    def record(op: Op) -> None:
+        if op.type == unwritten and op.process == 0:
+            raise OSError("No space left on device")
+        history.append(op)
+
+    history: list[Op] = []
+    script, tally = Script(lambda node, n: Answer("ok", node=node)), Tally()
+    plan = make_plan_for_tests(nodes=3, concurrency=2)
+    worker = Worker(0, plan, script, clock=lambda: script.now, record=record, tally=tally, sleep=script.sleep)
+    with pytest.raises(OSError, match="No space"):
+        await worker.operate(WRITE)
+    assert (tally.ok, tally.info) == (0, 0 if unwritten == "invoke" else 1)  # what was not invoked is no operation
+    await worker.operate(WRITE)
+    left = [(op.type, op.process, op.client, op.serial) for op in history]
+    open_one = [] if unwritten == "invoke" else [("invoke", 0, "c0", 1)]
+    assert left == [*open_one, ("invoke", 2, "c2", 1), ("ok", 2, "c2", 1)]
+
+
 async def test_workers_are_cancelled_when_the_run_is_stopped():
     stop = asyncio.Event()
     ended = []
@@ -145,7 +165,7 @@ async def test_workers_are_cancelled_when_the_run_is_stopped():
     async def stopper():
         stop.set()
 
-    await gather_workers([forever(), stopper(), forever()], stop=stop)
+    await gather_workers([forever(), stopper(), forever()], stop=[asyncio.Event(), stop])
     assert ended == [True, True]
 
 
@@ -157,4 +177,4 @@ async def test_a_broken_worker_is_raised():
         await asyncio.Event().wait()
 
     with pytest.raises(ZeroDivisionError):
-        await gather_workers([forever(), broken()], stop=asyncio.Event())
+        await gather_workers([forever(), broken()], stop=[asyncio.Event()])

@@ -1,6 +1,8 @@
 """Histories survive whatever cut their writing off, and bad files are named."""
 
+import errno
 import gzip
+import os
 import stat
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from raftbed.errors import HistoryError
 from raftbed.model import Op
-from raftbed.record import HistoryWriter, read_history, read_json_lines
+from raftbed.record import HistoryWriter, LineWriter, read_history, read_json_lines
 
 WRITE = Op(0, 1200, "invoke", 3, "write", "x", 7)
 DONE = Op(1, 2100, "ok", 3, "write", "x", 7, node="n2", client="c3", serial=1)
@@ -45,6 +47,63 @@ def test_each_event_is_in_the_file_before_the_next_is_recorded(tmp_path):
     writer.record(WRITE)
     assert read_history(tmp_path / "h.jsonl")[1] == [WRITE]
     writer.close()
+
+
+class FullDisk:
+    """Stands for os.write: takes as many more bytes as there is room, and then fails as a full disk does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room: int | None = None
+        self._write, self._ftruncate = os.write, os.ftruncate
+        self.takes_back = True
+        monkeypatch.setattr(os, "write", self.write)
+        monkeypatch.setattr(os, "ftruncate", self.ftruncate)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        if self.room is None:
+            return self._write(fd, data)
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self._write(fd, data[: self.room])
+        self.room -= written
+        return written
+
+    def ftruncate(self, fd: int, length: int) -> None:
+        if not self.takes_back:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._ftruncate(fd, length)
+
+
+@pytest.mark.parametrize("room", [0, 1, 40])
+@pytest.mark.parametrize("takes_back", [True, False])
+def test_what_is_recorded_after_a_full_disk_has_room_again_stands_behind_whole_lines(
+    tmp_path, monkeypatch, room, takes_back
+):
+    disk = FullDisk(monkeypatch)
+    writer = HistoryWriter(tmp_path / "h.jsonl")
+    writer.record(WRITE)
+    disk.room, disk.takes_back = room, takes_back
+    with pytest.raises(OSError, match="No space left"):
+        writer.record(DONE)
+    assert read_history(tmp_path / "h.jsonl")[1] == [WRITE]
+    disk.room, disk.takes_back = None, True
+    writer.record(DONE)
+    writer.close()
+    assert read_history(tmp_path / "h.jsonl")[1] == [WRITE, DONE]
+
+
+def test_nothing_is_written_behind_a_torn_line_that_cannot_be_taken_back(tmp_path, monkeypatch):
+    disk = FullDisk(monkeypatch)
+    writer = LineWriter(tmp_path / "x.jsonl")
+    writer.write({"a": 1})
+    disk.room, disk.takes_back = 3, False
+    with pytest.raises(OSError, match="No space left"):
+        writer.write({"b": 2})
+    disk.room = None
+    with pytest.raises(OSError, match="Input/output error"):
+        writer.write({"c": 3})
+    writer.close()
+    assert read_json_lines(tmp_path / "x.jsonl") == [{"a": 1}]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
