@@ -12,7 +12,7 @@ from raftbed.analysis.linearizability.exact import Outcome, decide
 from raftbed.analysis.linearizability.explain import explain
 from raftbed.analysis.linearizability.explain_search import stale_witness, stuck_witness
 from raftbed.analysis.linearizability.operations import MODELS, KeyHistory, Operation, infer_model, split
-from raftbed.analysis.linearizability.unique import analyse
+from raftbed.analysis.linearizability.unique import Analysis, analyse
 from raftbed.analysis.linearizability.witness import Witness, phantom_witness, record, show
 from raftbed.errors import UsageError
 from raftbed.model import INVALID, UNKNOWN, VALID, Op, Validity, Verdict, worst
@@ -20,8 +20,17 @@ from raftbed.model import INVALID, UNKNOWN, VALID, Op, Validity, Verdict, worst
 CHECKER: Final = "linearizable"
 """Name of this check."""
 
+_UNIQUE_VALUES: Final = "unique-values"
+_NOT_EXPLAINED: Final = (
+    "No order of the operations explains their results. Which of them contradict each other was not found out within "
+    "the limits."
+)
+
 Result = dict[str, Any]
 """What was found about one key: validity, operations (how many), summary, method; for invalid ones also witness."""
+
+
+Event = Literal["started", "searching", "decided", "explained"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +54,14 @@ class Progress:
 
     Attributes:
         event: "started" (the history is understood), "searching" (a key needs the exact search, which begins now),
-            "decided" (a key has a result).
+            "decided" (a key has a result; an invalid one without a witness), "explained" (now with one).
         counts: how much there is to check.
         model: name of the model.
         key: the key, as text.
         result: what was found about it.
     """
 
-    event: Literal["started", "searching", "decided"]
+    event: Event
     counts: Counts
     model: str
     key: str = ""
@@ -74,7 +83,7 @@ def check(
         model: "register", "cas-register" or "kv-append"; None infers it from the operations' names.
         time_limit: seconds for all of it; None for no limit.
         memory_limit: bytes of resident memory of this process; None for no limit.
-        progress: called when the search for a key begins, and when a key is decided.
+        progress: called when the search for a key begins, when a key is decided, and when a violation is explained.
 
     Returns:
         The verdict; its details are described in docs/linearizability.md.
@@ -97,7 +106,7 @@ def check(
     limits: dict[str, Any] = {"time": time_limit, "memory": memory_limit, "hit": None, "key": None}
     results: dict[str, Result] = {}
 
-    def tell(event: Literal["started", "searching", "decided"], name: str = "", result: Result | None = None) -> None:
+    def tell(event: Event, name: str = "", result: Result | None = None) -> None:
         if result is not None:
             results[name] = result
             if result["validity"] == UNKNOWN and limits["hit"] is None:
@@ -108,28 +117,47 @@ def check(
     tell("started")
     writers = _WritersByValue(histories)
     searched: list[tuple[str, KeyHistory]] = []
+    wrong: list[tuple[str, KeyHistory, Analysis]] = []
     for name, history in zip(names, histories, strict=True):
-        fast = None if chosen == "kv-append" else _decided_fast(history, writers)
-        if fast is None:
+        analysis = None if chosen == "kv-append" else analyse(history)
+        if analysis is None or analysis.verdict == "not-unique":
             searched.append((name, history))
-        else:
-            tell("decided", name, fast)
+            continue
+        tell("decided", name, _decided(analysis.verdict, history, _UNIQUE_VALUES))
+        if analysis.verdict == INVALID:
+            wrong.append((name, history, analysis))
+    # Whatever an explanation may come to, of time or memory, it takes no verdict with it: all are told by then.
+    for name, history, analysis in wrong:
+        tell(
+            "explained",
+            name,
+            _explained(explain(history, analysis, writers.elsewhere(history)), history, _UNIQUE_VALUES),
+        )
+    wrong.clear()
     searched.sort(key=lambda entry: len(entry[1].operations))
     for number, (name, history) in enumerate(searched):
         tell("searching", name)
-        part = budget.part(budget.remaining() / (len(searched) - number))
-        tell("decided", name, _searched(history, str(chosen), part, writers))
+        outcome = decide(history, str(chosen), budget.part(budget.remaining() / (len(searched) - number)))
+        if outcome.validity == UNKNOWN:
+            tell("decided", name, stopped(outcome.limit or "time", history))
+            continue
+        tell("decided", name, _decided(outcome.validity, history, outcome.method))
+        if outcome.validity == INVALID:
+            tell("explained", name, _explained(_search_witness(outcome, history, writers), history, outcome.method))
     return combine(chosen, results, counts=counts, limits=limits)
 
 
 def key_names(keys: Sequence[Any]) -> list[str]:
     """A text for each key, no two alike: strings as they are, other values as JSON."""
-    names = [key if isinstance(key, str) else json.dumps(key, sort_keys=True) for key in keys]
     taken = {key for key in keys if isinstance(key, str)}
-    return [
-        f"{name} (not a string)" if not isinstance(key, str) and name in taken else name
-        for key, name in zip(keys, names, strict=True)
-    ]
+    names: list[str] = []
+    for key in keys:
+        name = key if isinstance(key, str) else json.dumps(key, sort_keys=True)
+        while not isinstance(key, str) and name in taken:
+            name += " (not a string)"
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def combine(model: str | None, results: Mapping[str, Result], *, counts: Counts, limits: Mapping[str, Any]) -> Verdict:
@@ -188,23 +216,25 @@ def _summary(order: Sequence[tuple[str, Result]], details: Mapping[str, Any], co
     return VALID, summary
 
 
-def _result(
-    validity: Validity, history: KeyHistory, method: str, summary: str, witness: Witness | None = None
-) -> Result:
+def _decided(validity: Validity, history: KeyHistory, method: str) -> Result:
+    """What is known of a key before a violation is explained."""
     reads = sum(operation.invocation.f != "cas" for operation in history.operations if operation.kind == "read")
-    result: Result = {
+    return {
         "validity": validity,
         "operations": len(history.operations) + len(history.failed),
         "reads": reads,
-        "summary": summary,
+        "summary": "Linearizable." if validity == VALID else _NOT_EXPLAINED,
         "method": method,
     }
-    if witness is not None:
-        result["witness"] = {
-            "sentence": witness.sentence,
-            "operations": [record(operation, why) for operation, why in witness.operations],
-        }
-    return result
+
+
+def _explained(witness: Witness, history: KeyHistory, method: str) -> Result:
+    shown = {
+        "sentence": witness.sentence,
+        "operations": [record(operation, why) for operation, why in witness.operations],
+        "left_out": witness.left_out,
+    }
+    return {**_decided(INVALID, history, method), "summary": witness.sentence, "witness": shown}
 
 
 class _WritersByValue:
@@ -239,27 +269,6 @@ class _WritersByValue:
         return index
 
 
-def _decided_fast(history: KeyHistory, writers: _WritersByValue) -> Result | None:
-    """The result of the algorithm for unique values; None where values are not unique."""
-    analysis = analyse(history)
-    if analysis.verdict == "not-unique":
-        return None
-    if analysis.verdict == VALID:
-        return _result(VALID, history, "unique-values", "Linearizable.")
-    witness = explain(history, analysis, writers.elsewhere(history))
-    return _result(INVALID, history, "unique-values", witness.sentence, witness)
-
-
-def _searched(history: KeyHistory, model: str, budget: Budget, writers: _WritersByValue) -> Result:
-    outcome = decide(history, model, budget)
-    if outcome.validity == VALID:
-        return _result(VALID, history, outcome.method, "Linearizable.")
-    if outcome.validity == INVALID:
-        witness = _search_witness(outcome, history, writers)
-        return _result(INVALID, history, outcome.method, witness.sentence, witness)
-    return stopped(outcome.limit or "time", history)
-
-
 def stopped(limit: Limit, history: KeyHistory | None = None) -> Result:
     """The result of a search that came to a limit."""
     count = 0 if history is None else len(history.operations)
@@ -277,7 +286,10 @@ def stopped(limit: Limit, history: KeyHistory | None = None) -> Result:
 
 def _search_witness(outcome: Outcome, history: KeyHistory, writers: _WritersByValue) -> Witness:
     if outcome.phantoms:
-        return phantom_witness(outcome.phantoms[0], [], history, writers.elsewhere(history))
+        observer = outcome.phantoms[0]
+        late = [op for op in history.operations if op.kind != "read" and op.new == observer.old]
+        failed = [op for op in history.failed if op.new == observer.old]
+        return phantom_witness(observer, (), late=late, failed=failed, elsewhere=writers.elsewhere(history))
     if outcome.stuck is None:
         raise AssertionError("an invalid outcome says why")
     return stale_witness(history) or stuck_witness(outcome.stuck)

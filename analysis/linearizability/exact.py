@@ -146,9 +146,9 @@ def _search(operations: list[Operation], initial: Any, budget: Budget, *, relax:
 
 def _stuck_without_looking_ahead(operations: list[Operation], initial: Any, budget: Budget) -> Stuck | None:
     """Where a history that is known to be invalid shows it; None when that takes too long to find out."""
-    search = Search(operations, initial, budget.part(_EXPLANATION_SECONDS), look_ahead=False)
     try:
+        search = Search(operations, initial, budget.part(_EXPLANATION_SECONDS), look_ahead=False)
         search.run()
-    except OutOfBudgetError:
+    except (OutOfBudgetError, MemoryError, RecursionError):  # the verdict stands, whatever becomes of its explanation
         return None
     return search.stuck

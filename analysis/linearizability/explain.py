@@ -7,7 +7,16 @@ from collections import deque
 from typing import Any, Final
 
 from raftbed.analysis.linearizability.operations import KeyHistory, Operation
-from raftbed.analysis.linearizability.unique import INITIAL, Analysis, Circle, Conflict, Disorder, Fork, Phantom
+from raftbed.analysis.linearizability.unique import (
+    INITIAL,
+    Analysis,
+    Circle,
+    Conflict,
+    Contradiction,
+    Disorder,
+    Fork,
+    Phantom,
+)
 from raftbed.analysis.linearizability.witness import (
     Witness,
     WriterElsewhere,
@@ -21,6 +30,8 @@ from raftbed.analysis.linearizability.witness import (
 )
 
 _CANDIDATES: Final = 50
+_EFFORT_PER_OPERATION: Final = 4
+_EFFORT_AT_LEAST: Final = 1000
 _STEPS_SHOWN: Final = 5
 
 Placed = tuple[Operation, int]
@@ -30,19 +41,36 @@ Placed = tuple[Operation, int]
 def explain(history: KeyHistory, analysis: Analysis, elsewhere: WriterElsewhere) -> Witness:
     """The shortest witness, and of several as short the earliest.
 
+    Of many contradictions only the first are looked at, and of those between long chains fewer: the time grows with the
+    number of operations, and not with what contradicts what.
+
     Parameters:
         history: the key's operations.
         analysis: what was found; its verdict must be "invalid".
         elsewhere: looks a value up in other keys.
     """
     explainer = _Explainer(history, analysis, elsewhere)
-    found = [explainer.witness(contradiction) for contradiction in analysis.contradictions[:_CANDIDATES]]
+    effort = max(_EFFORT_AT_LEAST, _EFFORT_PER_OPERATION * len(history.operations))
+    found: list[Witness] = []
+    for contradiction in analysis.contradictions[:_CANDIDATES]:
+        effort -= _size(contradiction)
+        if found and effort < 0:
+            break
+        found.append(explainer.witness(contradiction))
     return min(found, key=lambda witness: (len(witness.operations), witness.complete_at))
+
+
+def _size(contradiction: Contradiction) -> int:
+    """How many values there are to look at."""
+    if isinstance(contradiction, Circle):
+        return len(contradiction.operations)
+    if isinstance(contradiction, Disorder):
+        return len(contradiction.values)
+    return len(contradiction.first) + len(contradiction.second) if isinstance(contradiction, Conflict) else 1
 
 
 class _Explainer:
     def __init__(self, history: KeyHistory, analysis: Analysis, elsewhere: WriterElsewhere) -> None:
-        self._history = history
         self._writers = analysis.writers
         self._replaced_by = analysis.replaced_by
         self._elsewhere = elsewhere
@@ -53,11 +81,16 @@ class _Explainer:
         for operation in history.operations:
             if operation.kind == "read":
                 self._reads.setdefault(operation.old, []).append(operation)
+        self._failed: dict[Any, list[Operation]] = {}
+        for operation in history.failed:
+            self._failed.setdefault(operation.new, []).append(operation)
 
-    def witness(self, contradiction: Phantom | Fork | Circle | Disorder | Conflict) -> Witness:
+    def witness(self, contradiction: Contradiction) -> Witness:
         if isinstance(contradiction, Phantom):
             observer = min(contradiction.observers, key=lambda op: (op.pending, op.call))
-            return phantom_witness(observer, self._proof(observer), self._history, self._elsewhere)
+            failed = self._failed.get(observer.old, ())
+            proof = self._proof(observer)
+            return phantom_witness(observer, proof, late=(), failed=failed, elsewhere=self._elsewhere)
         if isinstance(contradiction, Fork):
             witness = self._fork(contradiction)
         elif isinstance(contradiction, Circle):
@@ -71,31 +104,39 @@ class _Explainer:
 
     def _prove(self, witness: Witness) -> None:
         """For pending operations add what shows that they happened, where the witness does not yet show it."""
-        for operation in witness.all():
-            if operation.pending and all(operation.new != other.old for other in witness.all()):
+        present = witness.all()
+        shown = {operation.old for operation in present if operation.kind != "write"}
+        for operation in present:
+            if operation.pending and operation.new not in shown:
                 proofs = self._proof(operation)
                 witness.add(proofs[-1], f"proves that {phrase(operation)} took effect")
                 for proof in proofs[:-1]:
-                    witness.link(proof, f"made {written(proof)} directly from {observed(proof)}")
+                    witness.link(proof)
 
     def _proof(self, operation: Operation) -> list[Operation]:
         """What proves that a pending operation happened: who saw its value, on the shortest way to an answer."""
         if not operation.pending:
             return []
-        ways: deque[list[Operation]] = deque([[operation]])
-        seen = {operation.new}
-        while ways:
-            way = ways.popleft()
-            value = way[-1].new
+        came_from: dict[Any, Operation] = {operation.new: operation}
+        values: deque[Any] = deque(came_from)
+        while values:
+            value = values.popleft()
             if value in self._reads:
-                return [*way[1:], self._reads[value][0]]
+                return self._way(operation, came_from, self._reads[value][0])
             for successor in self._seen_by.get(value, ()):
                 if not successor.pending:
-                    return [*way[1:], successor]
-                if successor.new not in seen:
-                    seen.add(successor.new)
-                    ways.append([*way, successor])
+                    return self._way(operation, came_from, successor)
+                if successor.new not in came_from:
+                    came_from[successor.new] = successor
+                    values.append(successor.new)
         raise AssertionError("a pending operation that happened was seen by somebody")
+
+    def _way(self, start: Operation, came_from: dict[Any, Operation], last: Operation) -> list[Operation]:
+        """The operations behind `start` up to `last`, each of which saw the value of the one before."""
+        way = [last]
+        while (before := came_from[way[-1].old]) is not start:
+            way.append(before)
+        return way[::-1]
 
     def _only(self, value: Any) -> str:
         """Why a value cannot come back."""
@@ -109,12 +150,13 @@ class _Explainer:
 
     def _steps(self, values: list[Any]) -> str:
         """Values that followed each other; of many only the ends."""
-        names = [self._show(value) for value in values]
-        return " → ".join(names if len(names) <= _STEPS_SHOWN else [*names[:2], "…", *names[-2:]])
+        if len(values) <= _STEPS_SHOWN:
+            return " → ".join(map(self._show, values))
+        return " → ".join([*map(self._show, values[:2]), "…", *map(self._show, values[-2:])])
 
     def _add_writer(self, witness: Witness, value: Any) -> None:
         if value is not INITIAL:
-            witness.add(self._writers[value], f"the only operation that wrote {self._show(value)}")
+            witness.add_writer(self._writers[value], f"the only operation that wrote {self._show(value)}")
 
     # The rules, one by one
 
@@ -131,16 +173,24 @@ class _Explainer:
         return witness
 
     def _circle(self, circle: Circle) -> Witness:
+        """The list begins with one that happened for certain, for on it depends that the others did."""
         witness = Witness()
-        for operation in circle.operations:
-            written_by = (
-                f"the only operation that wrote {written(operation)}, and it needed {observed(operation)} before"
-            )
-            witness.add(operation, written_by)
-        names = several([phrase(operation) for operation in circle.operations])
+        members = circle.operations
+        first = next((place for place, member in enumerate(members) if not member.pending), None)
+        proof: Operation | None = None
+        if first is None:  # no two of them replaced one value, so that only a read can have looked into the circle
+            first = next(place for place, member in enumerate(members) if member.new in self._reads)
+            proof = self._reads[members[first].new][0]
+            witness.add(proof, f"proves that {phrase(members[first])} took effect")
+        members = [*members[first:], *members[:first]]
+        for operation in members[:2]:
+            witness.add(operation, _needs(operation))
+        for operation in members[2:]:
+            witness.link(operation, _needs)
+        shows = f", as {phrase(proof)} shows" if proof is not None else ""
         witness.sentence = (
-            f"{_capital(names)} happened, although each of them needs a value that only the next one wrote, "
-            "and so round in a circle."
+            f"{_capital(several(list(map(phrase, members))))} happened{shows}, although each of them needs a value "
+            "that only the next one wrote, and so round in a circle."
         )
         return witness
 
@@ -158,8 +208,7 @@ class _Explainer:
         low, high = min(ranks) // 2, max(ranks) // 2
         self._add_writer(witness, values[low])
         for value in values[low + 1 : high + 1]:
-            writer = self._writers[value]
-            witness.link(writer, f"made {written(writer)} directly from {observed(writer)}")
+            witness.link(self._writers[value])
         return values[low : high + 1]
 
     def _disorder(self, values: list[Any]) -> Witness:
@@ -267,6 +316,10 @@ def _first_to_return(chain: list[Placed]) -> Placed:
 
 def _name(operation: Operation) -> str:
     return "compare-and-set" if operation.invocation.f == "cas" else operation.invocation.f
+
+
+def _needs(operation: Operation) -> str:
+    return f"the only operation that wrote {written(operation)}, and it needed {observed(operation)} before"
 
 
 def _capital(sentence: str) -> str:

@@ -81,15 +81,30 @@ class KeyHistory:
 
 
 def token(value: Any) -> Any:
-    """A hashable stand-in for a JSON value: equal exactly when the values are (true is not 1, but 1.0 is)."""
+    """A hashable stand-in for a JSON value: equal exactly when the values are: true is not 1, but 1.0 is."""
     kind = type(value)
     if kind is int or kind is str or value is None:
         return value
     if kind is bool:
         return ("bool", value)
     if kind is float:
-        return int(value) if value.is_integer() else value
-    return ("json", json.dumps(value, sort_keys=True, default=str))
+        return _number(value)
+    return ("json", json.dumps(_with_whole_numbers(value), sort_keys=True, default=str))
+
+
+def _number(value: float) -> int | float:
+    return int(value) if value.is_integer() else value
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """The value with integers in the place of floats that are whole, at any depth: JSON has one kind of numbers."""
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, dict):
+        return {name: _with_whole_numbers(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_whole_numbers(item) for item in value]
+    return value
 
 
 def infer_model(ops: Sequence[Op]) -> str | None:
@@ -158,7 +173,7 @@ def split(ops: Sequence[Op], model: str) -> list[KeyHistory]:
 
     Raises:
         HistoryError: an operation that the model does not have, a completion without an invocation, a process that
-            invokes while it has an operation open, a value of the wrong shape.
+            invokes while it has an operation open, a value of the wrong shape, or nested too deeply.
     """
     functions = _FUNCTIONS[model]
     keys: dict[Any, KeyHistory] = {}
@@ -187,19 +202,22 @@ def split(ops: Sequence[Op], model: str) -> list[KeyHistory]:
     read_value = _read_values(model)
     for call, end, invocation, completion in ended:
         kind = functions[invocation.f]
-        name = token(invocation.key)
+        try:
+            name = token(invocation.key)
+            old, new = _argument(invocation, kind, model)
+            if kind == "read" and completion is not None and completion.type == "ok":
+                old = read_value(completion)
+        except RecursionError as error:
+            raise _wrong(invocation, "its value or its key is nested too deeply to be compared.") from error
         history = keys.get(name)
         if history is None:
             history = keys[name] = KeyHistory(invocation.key)
-        old, new = _argument(invocation, kind, model)
         status = "info"
         if completion is not None:
             _checked_completion(invocation, completion, kind)
             status = completion.type
         if status == "ok" and completion is not None:
             history.acknowledged += 1
-            if kind == "read":
-                old = read_value(completion)
             if kind == "read" or kind == "cas":
                 history.observed += 1
             if kind == "cas" and old == new:

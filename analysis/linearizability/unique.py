@@ -40,6 +40,9 @@ INITIAL = None
 
 _BEFORE_ALL = -1
 
+CONFLICTS_AT_MOST = 50
+"""So many pairs of chains that contradict each other are reported: a chain may be long, and contradict every other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Phantom:
@@ -259,8 +262,9 @@ def _conflicts(chains: _Chains, replaced_by: dict[Any, Operation]) -> list[Contr
                 place = bisect_left(starts, s) - 1
                 if place >= 0 and zones[place][1] > f:
                     found.append((zones[place][2], i))
-    roots = chains.roots
-    return [Conflict(chain_values(roots[i], replaced_by), chain_values(roots[j], replaced_by)) for i, j in found]
+    found = found[:CONFLICTS_AT_MOST]
+    values = {i: chain_values(chains.roots[i], replaced_by) for i in {i for pair in found for i in pair}}
+    return [Conflict(values[i], values[j]) for i, j in found]
 
 
 def analyse(history: KeyHistory) -> Analysis:
@@ -299,6 +303,8 @@ def analyse(history: KeyHistory) -> Analysis:
     wrong = _follow(chains, writers, roots, replaced_by, first_end, last_call)
     if happened and not wrong:
         done: set[Any] = set()
-        wrong += [circle for operation in happened if (circle := _circle(operation, writers, done)) is not None][:1]
+        circles = (_circle(operation, writers, done) for operation in happened)
+        circle = next((circle for circle in circles if circle is not None), None)  # one is enough, and each walk long
+        wrong += [] if circle is None else [circle]
     wrong += _conflicts(chains, replaced_by)
     return Analysis("invalid" if wrong else "valid", wrong, writers, replaced_by, happened)

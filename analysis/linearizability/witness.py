@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from raftbed.analysis.linearizability.operations import NEVER, KeyHistory, Operation
+from raftbed.analysis.linearizability.operations import NEVER, Operation
 
 OPERATIONS_AT_MOST: Final = 6
 """A witness longer than this is no help to a reader."""
@@ -18,6 +18,9 @@ _NAMED_AT_MOST: Final = 4
 WriterElsewhere = Callable[[Any], tuple[Any, Operation] | None]
 """Finds (key, operation) that wrote a value (given as a token) to another key; None when there is none."""
 
+_Listed = dict[int, tuple[Operation, Callable[[Operation], str]]]
+"""By identity, for there may be as many links as operations: each with a function that says what it proves."""
+
 
 @dataclass(slots=True)
 class Witness:
@@ -25,44 +28,59 @@ class Witness:
 
     Attributes:
         sentence: what contradicts what.
-        operations: each with what it proves, in the order of their calls once `finish` was called.
-        links: operations that tie those to each other, one made directly from the other; when there are many, those
-            in the middle are left out, and the sentence stands for them.
+        operations: each with what it proves, in the order of their calls; empty until `finish` was called.
+        left_out: how many operations of the argument are not among them, because there were too many.
     """
 
     sentence: str = ""
     operations: list[tuple[Operation, str]] = field(default_factory=list)
-    links: list[tuple[Operation, str]] = field(default_factory=list)
+    left_out: int = 0
+    _evidence: _Listed = field(default_factory=dict)
+    _writers: _Listed = field(default_factory=dict)
+    _links: _Listed = field(default_factory=dict)
 
     def add(self, operation: Operation | None, why: str) -> None:
-        """Put an operation on the list, once; the initial value has none."""
-        if operation is not None and all(operation is not present for present in self.all()):
-            self.operations.append((operation, why))
+        """Put an operation on the list that the argument stands on; the initial value has none."""
+        if operation is not None:
+            self._evidence.setdefault(id(operation), (operation, lambda _operation: why))
 
-    def link(self, operation: Operation, why: str) -> None:
+    def add_writer(self, operation: Operation, why: str) -> None:
+        """Put an operation on the list that shows where a value came from."""
+        self._writers.setdefault(id(operation), (operation, lambda _operation: why))
+
+    def link(self, operation: Operation, why: Callable[[Operation], str] | None = None) -> None:
         """Put an operation on the list that is only a step from one to the next."""
-        if all(operation is not present for present in self.all()):
-            self.links.append((operation, why))
+        self._links.setdefault(id(operation), (operation, why or _made_directly))
 
     def all(self) -> list[Operation]:
-        """Every operation so far."""
-        return [operation for operation, _why in [*self.operations, *self.links]]
+        """Every operation so far, once."""
+        listed = {**self._links, **self._writers, **self._evidence}
+        return [operation for operation, _why in listed.values()]
 
     def finish(self) -> Witness:
-        """Sort by call, and leave out what is too much."""
-        room = max(0, OPERATIONS_AT_MOST - len(self.operations))
-        if len(self.links) > room:
-            ends = [*self.links[: (room + 1) // 2], *self.links[len(self.links) - room // 2 :]]
-            self.links = ends
-        self.operations += self.links
-        self.links = []
-        self.operations.sort(key=lambda entry: entry[0].call)
+        """Choose at most six: first what the argument stands on, then writers, then the ends of the links."""
+        writers = [entry for name, entry in self._writers.items() if name not in self._evidence]
+        known = self._evidence.keys() | self._writers.keys()
+        links = [entry for name, entry in self._links.items() if name not in known]
+        chosen = [*self._evidence.values(), *writers][:OPERATIONS_AT_MOST]
+        room = OPERATIONS_AT_MOST - len(chosen)
+        if len(links) > room:
+            chosen += [*links[: (room + 1) // 2], *links[len(links) - room // 2 :]]
+        else:
+            chosen += links
+        self.left_out = len(self._evidence) + len(writers) + len(links) - len(chosen)
+        chosen.sort(key=lambda entry: entry[0].call)
+        self.operations = [(operation, why(operation)) for operation, why in chosen]
         return self
 
     @property
     def complete_at(self) -> int:
         """Position in the history by which all of it had been seen."""
         return max((op.call if op.end == NEVER else op.end for op, _why in self.operations), default=0)
+
+
+def _made_directly(operation: Operation) -> str:
+    return f"made {written(operation)} directly from {observed(operation)}"
 
 
 def show(value: Any) -> str:
@@ -151,24 +169,30 @@ def several(phrases: Sequence[str], joint: str = "and") -> str:
 
 
 def phantom_witness(
-    observer: Operation, seen_by: Iterable[Operation], history: KeyHistory, elsewhere: WriterElsewhere
+    observer: Operation,
+    seen_by: Sequence[Operation],
+    *,
+    late: Sequence[Operation],
+    failed: Sequence[Operation],
+    elsewhere: WriterElsewhere,
 ) -> Witness:
     """A value was observed that no operation can have written by then.
 
     Parameters:
         observer: who observed it.
-        seen_by: for an observer that is pending: what proves that it took effect.
-        history: the key's operations.
+        seen_by: for an observer that is pending: what proves that it took effect; the answer comes last.
+        late: operations that wrote the value to this key, but too late, in order of call.
+        failed: operations that tried to, and failed.
         elsewhere: looks the value up in other keys.
     """
     witness = Witness()
     value = observed(observer)
     witness.add(observer, f"observed {value}")
-    for proof in seen_by:
+    for proof in seen_by[-1:]:
         witness.add(proof, f"proves that {phrase(observer)} took effect")
+    for proof in seen_by[:-1]:
+        witness.link(proof)
     head = f"{claim(observer)}, although "
-    late = [op for op in history.operations if op.kind != "read" and op.new == observer.old]
-    failed = [op for op in history.failed if op.new == observer.old]
     if late:
         witness.add(late[0], f"the first to write {value}, and it began too late")
         only = "only this operation wrote" if len(late) == 1 else "this was the first operation to write"

@@ -12,7 +12,7 @@ MOST = (1 << 62) - 1
 LONGEST_LINE = 64 << 20
 _CHUNK = 1 << 20
 Count = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
-Hash = Annotated[str, msgspec.Meta(max_length=16)]
+Hash = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{0,16}\Z")]  # of digits alone: int() would take signs and more
 
 
 Term = Annotated[int, msgspec.Meta(ge=1, le=MOST)]

@@ -203,3 +203,36 @@ def random_history(rng: random.Random, model: str | None = None) -> list[Op]:
         lies=rng.choice([0, 0.1, 0.3]),
         nulls=rng.choice([0, 0.1]),
     ).make()
+
+
+def wild_history(rng: random.Random) -> list[Op]:
+    """Operations that no object did: unique values, and answers, fates and times at random.
+
+    Nearly all are violations, of every kind, and many in long chains and circles of compare-and-sets, which the history
+    of a real object hardly ever has.
+    """
+    values = list(range(1, rng.randrange(2, 12)))
+    reads = rng.randrange(4)
+    straying, pending = rng.choice([0, 0, 0.1, 0.5]), rng.choice([0, 0.3, 0.7, 1])
+    writes = rng.choice([0, 0.1, 0.5])
+    ends: list[tuple[float, str, int, str, str, Any]] = []
+    for process in range(len(values) + reads):
+        key = "k" if rng.random() < 0.97 else "other"
+        if process < len(values):
+            before = values[process - 1] if rng.random() >= straying else rng.choice([None, 99, *values])
+            f, value = "cas", [before, values[process]]
+            if rng.random() < writes:
+                f, value = "write", values[process]
+            fate = rng.choice(["info", "none"]) if rng.random() < pending else "ok" if rng.random() < 0.95 else "fail"
+            asked, told = value, value
+        else:
+            f, asked, told, fate = "read", None, rng.choice([None, 99, *values, *values]), "ok"
+        call, end = sorted((rng.random(), rng.random() + rng.choice([0, 1])))
+        ends.append((call, "invoke", process, f, key, asked))
+        if fate != "none":
+            ends.append((end, fate, process, f, key, told))
+    ends.sort(key=lambda event: event[0])
+    return [
+        Op(index, 1000 * index, kind, process, f, key, value)
+        for index, (_time, kind, process, f, key, value) in enumerate(ends)
+    ]

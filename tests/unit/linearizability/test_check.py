@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import random
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import pytest
 from linearizability_reference import RandomHistory
 
-from raftbed.analysis.linearizability import Progress, check, check_limited
+from raftbed.analysis.limits import Limited
+from raftbed.analysis.linearizability import Progress, check, check_limited, checker, exact, limited
 from raftbed.analysis.linearizability.budget import Budget, OutOfBudgetError
 from raftbed.analysis.linearizability.checker import Counts, combine, key_names, stopped
+from raftbed.analysis.linearizability.search import Search
 from raftbed.model import Op
 
 
@@ -142,6 +146,7 @@ def test_progress_tells_what_begins_and_what_is_decided() -> None:
     assert [(entry.event, entry.key) for entry in told] == [
         ("started", ""),
         ("decided", "bad"),
+        ("explained", "bad"),
         ("searching", "r"),
         ("decided", "r"),
     ]
@@ -152,6 +157,14 @@ def test_keys_of_any_kind_have_names_of_their_own() -> None:
     names = key_names(["1", 1, None, "null", [1, "a"]])
     assert len(set(names)) == 5
     assert names[0] == "1"
+
+
+def test_the_name_of_a_key_is_no_other_keys_whatever_those_are_called() -> None:
+    keys = ["1", 1, "1 (not a string)", "null", None, "null (not a string)", "null (not a string) (not a string)"]
+    for order in itertools.permutations(keys):
+        names = dict(zip(map(repr, order), key_names(order), strict=True))
+        assert len(set(names.values())) == len(keys)
+        assert all(names[repr(key)] == key for key in keys if isinstance(key, str))
 
 
 def test_a_budget_raises_what_ran_out() -> None:
@@ -165,4 +178,43 @@ def test_a_budget_raises_what_ran_out() -> None:
 def test_in_a_child_the_verdict_is_the_same() -> None:
     told: list[Progress] = []
     assert check_limited(STALE, progress=told.append).summary == check(STALE).summary
-    assert [entry.event for entry in told] == ["started", "decided"]
+    assert [entry.event for entry in told] == ["started", "decided", "explained"]
+
+
+def test_an_explanation_that_takes_too_much_takes_no_verdict_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_arguments: Any) -> None:
+        raise MemoryError
+
+    def here(function: Any, *arguments: Any, receive: Any, **_limits: Any) -> Limited:
+        """As `run_limited`, in this process."""
+        with contextlib.suppress(MemoryError):
+            return Limited(function(lambda batch: receive(list(batch)), *arguments), None)
+        return Limited(None, "memory")
+
+    monkeypatch.setattr(limited, "run_limited", here)
+    monkeypatch.setattr(checker, "explain", too_much)
+    more = [Op(op.index, op.time, op.type, 7, op.f, "worse", op.value) for op in STALE]
+    verdict = check_limited([*STALE, *more])
+    assert verdict.validity == "invalid"
+    assert {name: result["validity"] for name, result in verdict.details["keys"].items()} == {
+        "bad": "invalid",
+        "worse": "invalid",
+    }
+    assert "not found out within the limits" in verdict.details["keys"]["bad"]["summary"]
+    assert verdict.details["witness"] is None
+
+
+def test_where_the_search_got_stuck_takes_no_verdict_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_memory_for_more(*arguments: Any, look_ahead: bool = True) -> Search:
+        if not look_ahead:
+            raise MemoryError
+        return Search(*arguments)
+
+    monkeypatch.setattr(exact, "Search", without_memory_for_more)
+    wrong = [
+        Op(0, 0, "invoke", 0, "append", "x", "a"),
+        Op(1, 1, "ok", 0, "append", "x", "a"),
+        Op(2, 2, "invoke", 0, "get", "x"),
+        Op(3, 3, "ok", 0, "get", "x", "b"),
+    ]
+    assert check(wrong).validity == "invalid"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raftbed.analysis.linearizability import check, infer_model
 from raftbed.analysis.linearizability.operations import NEVER, split, token
@@ -64,6 +66,38 @@ def test_values_are_told_apart_as_json_does() -> None:
     assert token({"a": 1, "b": 2}) == token({"b": 2, "a": 1})
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([-0.0, 0.5, 1e300]) | st.text("a1", max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=1), inner, max_size=3),
+)
+
+
+def as_floats(value: Any) -> Any:
+    """The same JSON value, with a fraction of nothing behind every integer."""
+    if isinstance(value, list):
+        return [as_floats(item) for item in value]
+    if isinstance(value, dict):
+        return {name: as_floats(value[name]) for name in reversed(value)}
+    return float(value) if type(value) is int else value
+
+
+def as_json_compares(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same one."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(as_json_compares, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(as_json_compares(one[name], other[name]) for name in one)
+    return bool(one == other)
+
+
+@given(json_values, json_values)
+def test_tokens_are_equal_exactly_when_the_values_are(one: Any, other: Any) -> None:
+    assert token(one) == token(as_floats(one))
+    assert (token(one) == token(other)) == as_json_compares(one, other)
+
+
 @pytest.mark.parametrize(
     ("events", "model", "index", "words"),
     [
@@ -84,6 +118,25 @@ def test_malformed_histories_are_refused(events: list[Any], model: str, index: i
         check(history(*events), model)
     assert f"Event {index} of the history" in str(caught.value)
     assert words in str(caught.value)
+
+
+def nested(depth: int) -> Any:
+    """Lists in lists."""
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("where", ["argument", "answer", "key"])
+def test_what_is_nested_too_deeply_to_be_compared_is_refused(where: str) -> None:
+    deep = nested(5000)
+    argument, answer, key = (deep if part == where else None for part in ("argument", "answer", "key"))
+    asked = ("write", argument) if where == "argument" else ("read", None)
+    events = [("invoke", 0, *asked, key), ("ok", 0, asked[0], argument or answer)]
+    with pytest.raises(HistoryError, match=r"Event 0 of the history .* is nested too deeply") as caught:
+        check([Op(i, i, *event[:3], event[4] if len(event) > 4 else None, event[3]) for i, event in enumerate(events)])
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,15 @@ def test_a_line_that_is_no_record_is_counted_and_passed_over(tmp_path, line):
     assert "(n1: parts are missing, 1 lines are unreadable)" in verdict.summary
 
 
+@pytest.mark.parametrize("text", ["-1", "+a1", "0xa1", "a_1", " a1", "a1\n", "zz", "\u0661"])
+def test_a_hash_that_is_none_accuses_no_other_node(tmp_path, text):
+    follows = {"event": "role", "term": 1, "role": "follower", "leader": "n1"}
+    follower = [{"event": "process"}, BOOT, follows, {**APPEND, "hashes": [text]}]
+    verdict = judge(write_traces(tmp_path, {"n2": [{"seq": n, **r} for n, r in enumerate(follower)], "n1": ALONE}))
+    assert verdict.validity == "valid"
+    assert "n2: parts are missing, 1 lines are unreadable" in verdict.summary
+
+
 def test_a_line_without_end_is_not_kept_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "LONGEST_LINE", 3 << 20)
     path = tmp_path / "n1.jsonl"
