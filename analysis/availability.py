@@ -1,9 +1,12 @@
 """Check ``availability``: how long nothing succeeded, and how soon the cluster served again after each heal.
 
-The run is *invalid* when operations were tried after the final heal and none succeeded within the time that the plan
-allows for recovery. When that was not tried, or not everything could be healed, the run does not show it, and is
-*unknown*. Longest gaps and recovery times of single faults are measured and shown; they have no threshold of their own,
-because how long a fault may hurt is for the reader to judge.
+The run is *invalid* when clients asked, after the final heal, for as long as the plan allows for recovery, one
+attempt close behind the other and of a majority of the nodes, and none was served. The time counts from when they
+began to ask: while nobody asks, a cluster may be able to serve all the time. That the controller waited for it in
+vain proves nothing, because it waits for every node, and a majority can serve. When clients were served late, but had
+not asked so long, or of so many, or not everything could be healed, the run does not show it, and is *unknown*.
+Longest gaps and recovery times of single faults are measured and shown; they have no threshold of their own, because
+how long a fault may hurt is for the reader to judge.
 """
 
 from __future__ import annotations
@@ -18,20 +21,33 @@ from raftbed.model import SECOND, Verdict
 from raftbed.store import RunDirectory, RunEvent
 
 CHECKER = "availability"
+_PAUSE = 1.0  # seconds between two attempts that still count as asking all the time; a client waits 0.1 s
 
 
 def check(run: RunDirectory) -> Verdict:
     """Judge a run directory."""
     plan = run.plan()
-    return judge(
-        spans_of(run), windows(plan.schedule, run.faults()), run.events(), recovery_timeout=plan.recovery_timeout
-    )
+    faults = windows(plan.schedule, run.faults())
+    return judge(spans_of(run), faults, run.events(), recovery_timeout=plan.recovery_timeout, nodes=plan.nodes)
 
 
 def judge(
-    operations: Sequence[Span], faults: Sequence[Window], events: Sequence[RunEvent], *, recovery_timeout: float
+    operations: Sequence[Span],
+    faults: Sequence[Window],
+    events: Sequence[RunEvent],
+    *,
+    recovery_timeout: float,
+    nodes: Sequence[str] = (),
 ) -> Verdict:
-    """Judge operations, faults and the controller's events; `recovery_timeout` is in seconds."""
+    """Judge operations and faults.
+
+    Parameters:
+        operations: of the clients.
+        faults: what became of the planned ones.
+        events: of the controller.
+        recovery_timeout: seconds that the cluster has to serve again.
+        nodes: of the cluster; a majority of them must have been asked in vain. (): whom clients asked does not matter.
+    """
     acknowledged = sorted((span for span in operations if span.type == "ok" and span.end is not None), key=_end)
     if not acknowledged:
         return Verdict(CHECKER, "unknown", "No operation succeeded, so there is nothing to measure.")
@@ -59,7 +75,7 @@ def judge(
     if unhealed:
         summary = f"Not everything was healed, so that recovery was not seen: {unhealed[0].message}"
         return Verdict(CHECKER, "unknown", summary, details)
-    return _after_the_final_heal(operations, phases["recovery"], recovery_timeout, said, details)
+    return _after_the_final_heal(operations, phases["recovery"], recovery_timeout, nodes, said, details)
 
 
 def _between(event: RunEvent, phases: Mapping[str, int]) -> bool:
@@ -68,30 +84,67 @@ def _between(event: RunEvent, phases: Mapping[str, int]) -> bool:
 
 
 def _after_the_final_heal(
-    operations: Sequence[Span], healed: int, recovery_timeout: float, said: str, details: dict[str, Any]
+    operations: Sequence[Span],
+    healed: int,
+    recovery_timeout: float,
+    nodes: Sequence[str],
+    said: str,
+    details: dict[str, Any],
 ) -> Verdict:
     tried = [span for span in operations if span.call >= healed]
-    first = min((span for span in tried if span.type == "ok" and span.end is not None), key=_end, default=None)
-    details["final_recovery"] = (_end(first) - healed) / SECOND if first else None
-    allowed = f"the plan allows {recovery_timeout:g} s"
     if not tried:
+        details["final_recovery"] = None
         return Verdict(CHECKER, "unknown", f"After the final heal no operation was tried. {said}.", details)
-    if first is None:
-        waited = (max(span.end or span.call for span in tried) - healed) / SECOND
-        if waited >= recovery_timeout:
-            summary = f"Nothing succeeded any more after the final heal, for {waited:.1f} s; {allowed}."
-            return Verdict(CHECKER, "invalid", summary, details)
-        summary = f"Nothing succeeded after the final heal, but that was tried for {waited:.1f} s only; {allowed}."
-        return Verdict(CHECKER, "unknown", summary, details)
-    took = details["final_recovery"]
-    if took <= recovery_timeout:
+    first = min((span for span in tried if span.type == "ok" and span.end is not None), key=_end, default=None)
+    took = details["final_recovery"] = (_end(first) - healed) / SECOND if first else None
+    if took is not None and took <= recovery_timeout:
         return Verdict(CHECKER, "valid", f"{said}.", details)
-    if any(span.call < first.call for span in tried):
-        summary = f"After the final heal it took {took:.1f} s until an operation succeeded; {allowed}."
-        return Verdict(CHECKER, "invalid", summary, details)
-    # Nobody asked before: the cluster may have been able to serve all the time.
-    summary = f"The first operation after the final heal was tried late, and succeeded after {took:.1f} s; {allowed}."
+    # At the least time that a plan can allow, two attempts that are far apart must not fill it.
+    pause = int(min(_PAUSE, recovery_timeout / 5) * SECOND)
+    in_vain, of = _asked_in_vain(tried, first, pause)
+    asked = details["final_asked"] = in_vain / SECOND
+    details["final_asked_of"] = sorted(of)
+    allowed = f"the plan allows {recovery_timeout:g} s"
+    said = f"clients asked for {asked:.2f} s"
+    if asked >= recovery_timeout and len(of) > len(nodes) / 2:
+        summary = (
+            f"Nothing succeeded any more after the final heal, though {said}"
+            if took is None
+            else f"After the final heal {said} until an operation succeeded"
+        )
+        return Verdict(CHECKER, "invalid", f"{summary}; {allowed}.", details)
+    only = f"{said} only" if asked < recovery_timeout else f"clients asked only {', '.join(sorted(of))}"
+    if took is None:
+        summary = f"Nothing succeeded after the final heal, but {only}; {allowed}."
+    else:
+        summary = (
+            f"The first success came {took:.2f} s after the final heal, and {allowed}; but {only}, so that the cluster "
+            "may have been able to serve before."
+        )
     return Verdict(CHECKER, "unknown", summary, details)
+
+
+def _asked_in_vain(tried: Sequence[Span], first: Span | None, pause: int) -> tuple[int, set[str]]:
+    """The longest time for which clients asked, never pausing for longer than `pause`, until `first` was served.
+
+    Returns:
+        Nanoseconds, and the nodes that were asked then.
+    """
+    longest, of = 0, set[str]()
+    begin, end, nodes = None, 0, set[str]()
+    for span in sorted(tried, key=lambda span: span.call):
+        if first is not None and span.call >= _end(first):
+            break
+        if begin is None or span.call > end + pause:
+            begin = end = span.call
+            nodes = set()
+        nodes.add(span.asked or "")
+        # What became of an operation without a completion is not known from its call on, nor that somebody waited.
+        answered = span.call if span.end is None else span.end
+        end = max(end, answered if first is None else min(answered, _end(first)))
+        if end - begin >= longest:
+            longest, of = end - begin, nodes
+    return longest, of
 
 
 def _end(span: Span) -> int:

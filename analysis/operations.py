@@ -26,6 +26,7 @@ class Span:
         type: "ok", "fail", or "info", which is also what an operation without a completion is.
         error: the reason of a fail or info.
         node: who answered, or else who was asked.
+        asked: who was asked first.
     """
 
     process: int
@@ -38,6 +39,7 @@ class Span:
     type: Literal["ok", "fail", "info"]
     error: str | None
     node: str | None
+    asked: str | None = None
 
 
 def spans(history: Sequence[Op]) -> list[Span]:
@@ -68,10 +70,13 @@ def spans_of(run: RunDirectory) -> list[Span]:
 def _span(call: Op, end: Op | None) -> Span:
     assert isinstance(call.process, int)
     type_ = end.type if end is not None and end.type != "invoke" else "info"
+    home = call.node
     if end is None:
-        return Span(call.process, call.f, call.key, call.value, None, call.time, None, type_, None, call.node)
-    node = end.node or call.node
-    return Span(call.process, call.f, call.key, call.value, end.value, call.time, end.time, type_, end.error, node)
+        return Span(call.process, call.f, call.key, call.value, None, call.time, None, type_, None, home, home)
+    node = end.node or home
+    return Span(
+        call.process, call.f, call.key, call.value, end.value, call.time, end.time, type_, end.error, node, home
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from raftbed.analysis.checks import run_checks
-from raftbed.errors import UsageError
+from raftbed.console import Console
+from raftbed.errors import StoreError, UsageError
 from raftbed.record import read_history
 from raftbed.store import Results, RunDirectory, Store
 
@@ -47,15 +49,29 @@ def check_path(path: Path, *, model: str | None, limits: Limits) -> Results:
     return Results(str(path), verdict.validity, (verdict,))
 
 
-def check_run(run: RunDirectory, *, limits: Limits, model: str | None = None) -> Results:
+def check_run(
+    run: RunDirectory, *, limits: Limits, model: str | None = None, warn: Callable[[str], None] | None = None
+) -> Results:
     """Judge a run by the checks that its plan names, and keep the results in its directory.
+
+    Results that cannot be kept there, of somebody else's run or on a full disk, are returned all the same: what was
+    found out is worth more than its file.
+
+    Parameters:
+        run: which.
+        limits: what the checks may take.
+        model: of its objects; None: from the operations.
+        warn: is told when the results cannot be kept; None: standard error is.
 
     Raises:
         StoreError: it is not a run directory.
     """
     names = run.plan().checks
     results = run_checks(run, names, model=model, time_limit=limits.time, memory_limit=limits.memory)
-    run.write_results(results)
+    try:
+        run.write_results(results)
+    except StoreError as error:
+        (warn or Console().warn)(f"The verdict is not kept: {error}")
     return results
 
 

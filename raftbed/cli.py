@@ -5,6 +5,8 @@ Commands import what they need when they run, so that ``raftbed --help`` answers
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -28,11 +30,35 @@ from raftbed.cli_options import settings_of as _settings
 from raftbed.cli_simulation import campaign, replay, shrink, simulate
 from raftbed.console import Console
 from raftbed.errors import EXIT_COULD_NOT_RUN, EXIT_USAGE, EXIT_VALID, RaftbedError, UsageError
+from raftbed.output import OutputStream, guard_outputs
 
 _KINDS = ("tests", "workloads", "faults", "bugs", "hosts", "systems", "runs")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    """The commands, with what the operating system may do to any of them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FileNotFoundError as error:
+            try:
+                os.getcwd()
+            except FileNotFoundError:
+                gone = "the directory that this was called in does not exist any more."
+                raise RaftbedError(gone, remedy="Change to another one: cd") from error
+            raise
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                raise
+            raise _PipeBroke from error
+
+
+class _PipeBroke(Exception):
+    """Around an OSError that click answers with exit code 1, which is ours for "invalid"."""
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="raftbed", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
@@ -234,6 +260,7 @@ for _command in (simulate, campaign, replay, shrink, bugs_command, cluster_group
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``raftbed`` command: ends the process with the exit code."""
+    guard_outputs()
     args = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in args
     args = [argument for argument in args if argument != "--debug"]  # it may stand behind the command, too
@@ -241,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = cli.main(args=["--debug", *args] if debug else args, prog_name="raftbed", standalone_mode=False)
     except RaftbedError as error:
         if debug:
-            traceback.print_exc()  # not raised: an exit code of 1 would say "invalid"
+            Console().warn(traceback.format_exc().rstrip())  # not raised: an exit code of 1 would say "invalid"
         else:
             Console().error(error)
         code = error.exit_code
@@ -254,19 +281,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Console().error(_usage_error(error))
         code = EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
-        print("raftbed: interrupted.", file=sys.stderr)
-        code = EXIT_COULD_NOT_RUN
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output went away
+        Console().warn("raftbed: interrupted.")
         code = EXIT_COULD_NOT_RUN
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            Console().warn(traceback.format_exc().rstrip())
         else:
-            print(f"raftbed: internal error: {type(error).__name__}: {error}", file=sys.stderr)
-            print("  This is a defect of raftbed; `raftbed --debug ...` shows where.", file=sys.stderr)
+            found = error.__cause__ if isinstance(error, _PipeBroke) else error
+            Console().warn(f"raftbed: internal error: {type(found).__name__}: {found}")
+            Console().warn("  This is a defect of raftbed; `raftbed --debug ...` shows where.")
         code = EXIT_COULD_NOT_RUN
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(_told(code if isinstance(code, int) else EXIT_VALID))
+
+
+def _told(code: int) -> int:
+    """The exit code of a command that ended with `code`, now that it is known whether its output arrived.
+
+    Whoever reads only the beginning (``| head -1``) has what he wants. A disk that is full has not.
+    """
+    out = sys.stdout
+    if code == EXIT_VALID and isinstance(out, OutputStream) and out.failure is not None and not out.is_unread:
+        reason = out.failure.strerror or out.failure
+        Console().error(RaftbedError(f"standard output cannot be written: {reason}."))
+        return EXIT_COULD_NOT_RUN
+    return code
 
 
 def _usage_error(error: click.ClickException) -> UsageError:

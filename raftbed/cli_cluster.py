@@ -247,6 +247,8 @@ def logs(
                 for item in following.follow_logs(fleet, lines):
                     if isinstance(item, LogLine):
                         console.result(showing.log_line(item, wide))
+                        if console.is_unread:  # "| head" has what it wants
+                            break
                     else:
                         code = EXIT_COULD_NOT_RUN
                         failed(item.host, item)

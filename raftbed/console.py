@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import msgspec
 
 from raftbed.errors import RaftbedError
+from raftbed.output import OutputStream, visible, visible_json
 
 if TYPE_CHECKING:
     from raftbed.model import FaultStep, Plan, Verdict
@@ -26,6 +27,8 @@ _MARKS = {"valid": ("✓", "32"), "invalid": ("✗", "31"), "unknown": ("?", "33
 
 class Console:
     """Where messages go: results to standard output, everything else to standard error.
+
+    What a terminal would obey is shown as an escape, whoever said it; only what stands here moves or colours anything.
 
     Parameters:
         quiet: say nothing but results and errors.
@@ -44,32 +47,46 @@ class Console:
     def say(self, text: str) -> None:
         """A message to a person, on standard error."""
         if not self.quiet:
-            self._clear()
-            print(text, file=self._err, flush=True)
+            self.warn(text)
 
     def warn(self, text: str) -> None:
         """A message that even a quiet console shows."""
         self._clear()
-        print(text, file=self._err, flush=True)
+        print(visible(text), file=self._err, flush=True)
 
-    def result(self, text: str) -> None:
-        """A line of the result, on standard output; nothing when the output is JSON."""
+    def result(self, text: str, *, before: str = "") -> None:
+        """A line of the result, on standard output; nothing when the output is JSON.
+
+        Parameters:
+            text: what it says.
+            before: what `mark` or `strong` made, to stand before it with its colours.
+        """
         self._clear()
         if not self.json:
-            print(text, file=self._out, flush=True)
+            print(before + visible(text), file=self._out, flush=True)
 
     def emit(self, document: dict[str, Any]) -> None:
         """The result as JSON, with its schema first."""
-        encoded = msgspec.json.encode({"schema": OUTPUT_SCHEMA, **document})
-        print(msgspec.json.format(encoded, indent=2).decode(), file=self._out, flush=True)
+        document = {"schema": OUTPUT_SCHEMA, **document}
+        try:
+            text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+        except UnicodeEncodeError:  # the name of a file that is not UTF-8, which Python has as lone surrogates
+            import json
+
+            text = json.dumps(msgspec.to_builtins(document), indent=2)
+        utf8 = (self._out.encoding or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
+        print(visible_json(text, ascii_only=not utf8), file=self._out, flush=True)
 
     def error(self, error: RaftbedError) -> None:
         """One readable sentence, and the remedy on a line of its own."""
-        self._clear()
-        print(f"raftbed: {error.message}", file=self._err)
+        self.warn(f"raftbed: {error.message}")
         if error.remedy:
-            print(f"  {error.remedy}", file=self._err)
-        self._err.flush()
+            self.warn(f"  {error.remedy}")
+
+    @property
+    def is_unread(self) -> bool:
+        """Whoever read the results has gone away; a command without an end should find its own then."""
+        return isinstance(self._out, OutputStream) and self._out.is_unread
 
     @property
     def live(self) -> bool:
@@ -82,7 +99,8 @@ class Console:
             import shutil
 
             width = shutil.get_terminal_size().columns
-            print(f"\r\x1b[2K{text[: width - 1]}", end="", file=self._err, flush=True)
+            line = visible(text).replace("\n", " ")
+            print(f"\r\x1b[2K{line[: width - 1]}", end="", file=self._err, flush=True)
             self._line_shown = True
 
     def mark(self, validity: str) -> str:
@@ -102,9 +120,9 @@ class Console:
 
 def show_results(console: Console, results: Results) -> None:
     """The verdicts on one run or history: the overall one first, then a line a check."""
-    console.result(f"{console.strong(results.validity)}  {results.run}")
+    console.result(f"  {results.run}", before=console.strong(results.validity))
     for verdict in results.verdicts:
-        console.result(f"  {console.mark(verdict.validity)} {verdict.checker}: {verdict.summary}")
+        console.result(f" {verdict.checker}: {verdict.summary}", before=f"  {console.mark(verdict.validity)}")
         for line in _witness_lines(verdict):
             console.result(f"      {line}")
 

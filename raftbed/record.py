@@ -26,6 +26,11 @@ HISTORY_SCHEMA = "raftbed.history/1"
 _OP_DECODER = msgspec.json.Decoder(Op)
 _ANY_DECODER = msgspec.json.Decoder()
 
+NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON raises on bytes that may be anything: not JSON, text that is not UTF-8, nested without end."""
+
+_DEEPEST = 256  # levels of a line; a node takes 200. Decoding allows for 990, but whoever handles them then fails
+
 
 class LineWriter:
     """Appends JSON objects to a private file, one a line, each handed to the kernel at once.
@@ -121,6 +126,27 @@ class HistoryWriter:
         self._lines.close()
 
 
+def why_not_decodable(error: Exception) -> str:
+    """One of `NOT_DECODABLE` in words that say what to look for in the file."""
+    if isinstance(error, UnicodeDecodeError):  # it knows only the place within one text
+        return f"it holds the byte 0x{error.object[error.start]:02x} where UTF-8 has none"
+    return str(error)
+
+
+def _refuse_nested_without_end(path: Path, number: int, line: bytes) -> None:
+    if line.count(b"[") + line.count(b"{") <= _DEEPEST:
+        return
+    levels, level = 0, [_ANY_DECODER.decode(line)]
+    while level := [value for value in level if isinstance(value, list | dict)]:
+        levels += 1
+        level = [inner for value in level for inner in (value if isinstance(value, list) else value.values())]
+    if levels > _DEEPEST:
+        raise HistoryError(
+            f"{path}: line {number} is nested {levels} levels deep; at most {_DEEPEST} are read.",
+            remedy="See docs/formats.md for the format.",
+        )
+
+
 def _open(path: Path) -> BinaryIO:
     if path.suffix == ".gz":
         return io.BufferedReader(gzip.GzipFile(path, mode="rb"))
@@ -141,7 +167,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     if not line.endswith(b"\n"):
                         try:
                             _ANY_DECODER.decode(line)
-                        except (msgspec.DecodeError, RecursionError):
+                        except NOT_DECODABLE:
                             return  # the writer was cut off in the middle of this line
                     if line.strip():
                         yield number, line
@@ -166,10 +192,11 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in read_lines(path):
         try:
             record = _ANY_DECODER.decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise HistoryError(f"{path}: line {number} is not JSON: {error}.") from error
+        except NOT_DECODABLE as error:
+            raise HistoryError(f"{path}: line {number} is not JSON: {why_not_decodable(error)}.") from error
         if not isinstance(record, dict):
             raise HistoryError(f"{path}: line {number} is not a JSON object.")
+        _refuse_nested_without_end(path, number, line)
         records.append(record)
     return records
 
@@ -178,9 +205,9 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 def _line_errors(path: Path, number: int) -> Iterator[None]:
     try:
         yield
-    except (msgspec.DecodeError, RecursionError) as error:  # ValidationError is a DecodeError
+    except NOT_DECODABLE as error:  # ValidationError is a DecodeError
         raise HistoryError(
-            f"{path}: line {number} is not an event of a history: {error}.",
+            f"{path}: line {number} is not an event of a history: {why_not_decodable(error)}.",
             remedy="See docs/formats.md for the format.",
         ) from error
 
@@ -189,7 +216,9 @@ def read_history(path: Path) -> tuple[dict[str, Any], list[Op]]:
     """A history file (``.jsonl``, or ``.jsonl.gz``): its metadata, and its events in the order of the file.
 
     Raises:
-        HistoryError: unreadable, not a history, or of a schema version that is not known here.
+        HistoryError: unreadable, not a history, of a schema version that is not known here, or its events do not stand
+            at their indexes. Checks go by the order of the file: of events in another order, or without some of them,
+            they would judge a history that never was.
     """
     metadata: dict[str, Any] = {}
     ops: list[Op] = []
@@ -209,5 +238,12 @@ def read_history(path: Path) -> tuple[dict[str, Any], list[Op]]:
                 metadata = head
                 continue
         with _line_errors(path, number):
-            ops.append(decode(line))
+            op = decode(line)
+            _refuse_nested_without_end(path, number, line)
+        if op.index != len(ops):
+            raise HistoryError(
+                f"{path}: line {number} has index {op.index}, where {len(ops)} comes next.",
+                remedy="In a history every event stands at its index, from 0, and none is left out: docs/formats.md.",
+            )
+        ops.append(op)
     return metadata, ops

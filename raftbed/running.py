@@ -21,6 +21,7 @@ from raftbed.checking import Limits, check_run, write_report
 from raftbed.console import Console, progress_line, show_plan, show_results
 from raftbed.errors import RaftbedError, UsageError
 from raftbed.hosts.inventory_file import Access, clean_command, is_inventory, read_inventory
+from raftbed.hosts.local_user import expand_home
 from raftbed.model import Plan, Validity, worst
 from raftbed.stopping import StopSignal
 from raftbed.store import Results, RunDirectory, RunState, Store
@@ -99,7 +100,7 @@ def run_all(request: RunRequest, console: Console) -> Validity:
     if request.repeat > 1:
         counts = {kind: sum(results.validity == kind for results in every) for kind in ("valid", "invalid", "unknown")}
         said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        console.result(f"{console.strong(validity)}  {len(every)} of {request.repeat} runs: {said}")
+        console.result(f"  {len(every)} of {request.repeat} runs: {said}", before=console.strong(validity))
     if console.json:
         console.emit({"validity": validity, "runs": documents})
     if failure is not None:
@@ -117,7 +118,7 @@ def settings_for_hosts(settings: planning.PlanSettings) -> planning.PlanSettings
         return settings
     hosts = settings.hosts
     if hosts.endswith(".toml"):  # so that the plan can be repeated from anywhere
-        hosts = os.path.abspath(os.path.expanduser(hosts))
+        hosts = os.path.abspath(expand_home(hosts))
     names = list(read_inventory(hosts))
     nodes = settings.nodes
     if nodes is None:
@@ -156,7 +157,7 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
         if state == "interrupted":
             console.say("Interrupted: checking what was recorded.")
         console.progress("checking")
-        results = check_run(directory, limits=limits)
+        results = check_run(directory, limits=limits, warn=console.warn)
         console.progress("writing the report")
         report = _report(directory, console)
         show_results(console, results)
@@ -176,7 +177,7 @@ def _execute_or_check(
     except RaftbedError:
         if _has_operations(directory):
             try:
-                results = check_run(directory, limits=limits)
+                results = check_run(directory, limits=limits, warn=console.warn)
                 report = _report(directory, console)
                 show_results(console, results)
                 _tell_report(report, console)

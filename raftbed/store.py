@@ -32,7 +32,7 @@ import msgspec
 from raftbed.errors import StoreError
 from raftbed.model import FaultEvent, Op, Plan, Validity, Verdict, often_made
 from raftbed.private_files import write_private
-from raftbed.record import read_history, read_json_lines
+from raftbed.record import NOT_DECODABLE, read_history, read_json_lines, why_not_decodable
 
 RUN_SCHEMA = "raftbed.run/1"
 RESULTS_SCHEMA = "raftbed.results/1"
@@ -227,8 +227,8 @@ class RunDirectory:
             ) from error
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}.") from error
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise StoreError(f"{path}: is malformed: {error}.") from error
+        except NOT_DECODABLE as error:
+            raise StoreError(f"{path}: is malformed: {why_not_decodable(error)}.") from error
 
     @staticmethod
     def _read_lines(path: Path, kind: type[_T]) -> list[_T]:

@@ -26,6 +26,7 @@ from typing import Final
 from raftbed.archive import make_archive
 from raftbed.errors import DeployError
 from raftbed.hosts.base import Host
+from raftbed.hosts.local_user import has_home
 
 OLDEST_PYTHON: Final = (3, 11)
 _DOWNLOAD_TIMEOUT: Final = 300.0
@@ -112,7 +113,14 @@ _MAKING: Final = threading.Lock()
 
 
 def default_cache() -> Path:
-    """Where wheelhouses are kept on this machine."""
+    """Where wheelhouses are kept on this machine.
+
+    Raises:
+        DeployError: the home directory of this user is not known, and no other place named.
+    """
+    if not os.environ.get("XDG_CACHE_HOME") and not has_home():
+        raise DeployError("what nodes import cannot be kept: the home directory of this user is not known.",
+                          remedy="Set HOME, or XDG_CACHE_HOME to a directory that you may write to.")  # fmt: skip
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base, "raftbed", "wheels")
 

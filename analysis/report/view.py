@@ -220,11 +220,11 @@ def _readable(moment: str) -> str:
     return f"{read:%Y-%m-%d %H:%M:%S} {read.tzname() or ''}".strip()
 
 
-def natural(key: Any) -> tuple[int, str]:
+def natural(key: Any) -> tuple[int, str, str]:
     """Sorts r2 before r10."""
     text = str(key)
-    digits = text[len(text.rstrip("0123456789")) :]
-    return (int(digits) if digits else 0, text)
+    digits = text[len(text.rstrip("0123456789")) :].lstrip("0")
+    return (len(digits), digits, text)  # the order of numbers; Python refuses to make one of more than 4,300 digits
 
 
 def script_safe(value: Any) -> str:

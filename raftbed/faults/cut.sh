@@ -21,8 +21,12 @@ examine() {
         *) tables=iptables bits=32 kind=ip ;;
     esac
 }
-# Routes of different owners to one address differ in their metric; f01 has 7001. Protocol 82 says that they are ours.
-metric() { number=$(printf %s "$owner" | tr -cd 0-9); number=${number#0}; echo $((7000 + ${number:-0})); }
+# Routes of different owners to one address differ in their metric. Protocol 82 says that they are ours.
+metric() { # a checksum of the whole owner, from 1 to 2^32 - 1
+    # shellcheck disable=SC2046  # two words: checksum and length
+    set -- $(printf %s "$owner" | cksum)
+    echo $(($1 % 4294967295 + 1))
+}
 
 # The two chains of an owner: one in the table raw, which counts before anybody drops, one in the table filter.
 remove_chains() { # COMMAND CHAIN
@@ -37,9 +41,10 @@ heal() {
         nft) nft delete table inet "raftbed_$owner" 2>/dev/null ;;
         iptables) for command in iptables ip6tables; do remove_chains $command "raftbed_$owner"; done ;;
         route)
+            number=$(metric)
             for address in "$@"; do
                 examine "$address"
-                ip route del blackhole "$address/$bits" metric "$(metric)" 2>/dev/null
+                ip route del blackhole "$address/$bits" metric "$number" 2>/dev/null
             done
             ;;
     esac
@@ -91,9 +96,10 @@ cut_iptables() {
 }
 
 cut_route() {
+    number=$(metric)
     for address in "$@"; do
         examine "$address"
-        ip route add blackhole "$address/$bits" metric "$(metric)" proto 82 || return 1
+        ip route add blackhole "$address/$bits" metric "$number" proto 82 || return 1
     done
 }
 
@@ -132,7 +138,7 @@ sweep() {
     done
     for address_family in -4 -6; do
         ip $address_family route show type blackhole proto 82 2>/dev/null | while read -r kind address rest; do
-            # shellcheck disable=SC2086  # the rest is words: "proto 82 metric 7001"
+            # shellcheck disable=SC2086  # the rest is words: "proto 82 metric 1234"
             [ "$kind" = blackhole ] && ip $address_family route del blackhole "$address" $rest 2>/dev/null
         done
     done

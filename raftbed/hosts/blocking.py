@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from raftbed.errors import HostError
 from raftbed.hosts.inventory import InventoryEntry
 from raftbed.hosts.keys import key_files
+from raftbed.hosts.local_user import ensure_name_and_home
 from raftbed.hosts.login import last_jump
 from raftbed.hosts.login_failures import (
     address_unknown,
@@ -150,6 +151,7 @@ def fabric_connection(entry: InventoryEntry, *, timeout: float = CONNECT_TIMEOUT
     import fabric
     from fabric.config import Config
 
+    ensure_name_and_home()
     client = paramiko_client(entry, timeout=timeout)
     connection = fabric.Connection(
         entry.address, user=entry.user, port=entry.port, config=Config(lazy=True, overrides={"load_ssh_configs": False})

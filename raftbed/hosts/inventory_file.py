@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from raftbed.errors import UsageError
 from raftbed.hosts.inventory import Inventory, InventoryEntry
+from raftbed.hosts.local_user import expand_home
 from raftbed.hosts.ssh_config import default_config, parse_destination, resolve
 
 MOST_HOSTS: Final = 50
@@ -76,7 +77,7 @@ def read_inventory(kind: str, access: Access | None = None) -> Inventory:
     Raises:
         UsageError: names the file, the host, the key and what to write instead.
     """
-    entries = _read_file(Path(kind).expanduser()) if kind.endswith(".toml") else _read_list(kind)
+    entries = _read_file(expand_home(kind)) if kind.endswith(".toml") else _read_list(kind)
     granted = access or Access()
     granted_to = [
         replace(entry, accept_new_keys=granted.accept_new_keys, sudo_password=granted.sudo_password)
@@ -224,7 +225,7 @@ def _file(path: Path, name: str, key: str, written: str) -> str:
 
 def _beside(path: Path, written: str) -> str:
     """An absolute path; a relative one counts from the inventory's directory."""
-    return str(Path(os.path.abspath(path)).parent / Path(written).expanduser())
+    return str(Path(os.path.abspath(path)).parent / expand_home(written))
 
 
 def _distinct(path: Path, entries: Sequence[InventoryEntry]) -> None:

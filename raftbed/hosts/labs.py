@@ -3,12 +3,14 @@
 Every lab's directory holds ``lab.json``. A link per lab in a private registry directory (``$XDG_RUNTIME_DIR/raftbed``,
 else ``/run/raftbed`` for root, else ``/tmp/raftbed-<uid>``) leads to it, so that a later command finds labs of other
 stores too; link and registry directory go away with the lab. Processes are known by pid and start time, so a stale
-record never names a stranger.
+record never names a stranger. Where pids mean nothing, because they are those of another process namespace (of a
+container) or machine, a lock on the file ``lock`` tells: the controller and the lab hold it as long as they live.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -29,9 +31,11 @@ from raftbed.errors import HostError
 
 SPECIFICATION: Final = "lab.json"
 INVENTORY: Final = "inventory.json"
+LOCK: Final = "lock"
 
-LabState = Literal["live", "kept", "orphaned"]
-"""live: its controller runs. kept: it was asked to outlive its controller. orphaned: leftovers of a dead one."""
+LabState = Literal["live", "kept", "orphaned", "foreign"]
+"""live: its controller runs. kept: it was asked to outlive its controller. orphaned: leftovers of a dead one. foreign:
+controller or lab live in another process namespace, or on another machine, where they cannot be seen from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +193,52 @@ def write_record(directory: Path, record: dict[str, Any]) -> None:
     beside.replace(directory / SPECIFICATION)
 
 
+def process_namespace() -> str:
+    """Identifies the namespace in which the pids of this process are numbered: those of another mean nothing here."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def take_lock(directory: Path) -> int:
+    """Lock a lab's directory; the descriptor that holds the lock, for as long as it or one inherited from it is open.
+
+    Raises:
+        HostError: the directory cannot be written.
+    """
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostError(f"{directory} cannot be written: {error.strerror or error}.") from error
+    with contextlib.suppress(OSError):  # a file system without locks: whoever asks fails, too, and touches nothing
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def _is_locked(directory: Path) -> bool:
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # what cannot be known is not touched
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def controller_record() -> dict[str, Any]:
     """What identifies the calling process as a lab's controller."""
     return {
         "controller": os.getpid(),
         "controller_start": start_time(os.getpid()),
         "boot": boot_id(),
+        "processes": process_namespace(),
         "created": time.time(),
         "kept": False,
         "holder": 0,
@@ -203,34 +247,51 @@ def controller_record() -> dict[str, Any]:
 
 
 def _read(directory: Path) -> dict[str, Any] | None:
+    """What stands in ``lab.json``; None when there is none that this user wrote: it names processes that are killed."""
     try:
-        record: Any = json.loads((directory / SPECIFICATION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        descriptor = os.open(directory / SPECIFICATION, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="utf-8") as stream:
+            if os.fstat(descriptor).st_uid != os.geteuid():
+                return None
+            record: Any = json.load(stream)
+    except (OSError, ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and "lab" in record else None
+    return record if isinstance(record, dict) else None
 
 
 def _lives(record: dict[str, Any], which: str) -> bool:
     pid = int(record.get(which, 0))
     begun = int(record.get(f"{which}_start", 0))
-    return pid > 0 and begun > 0 and record.get("boot") == boot_id() and start_time(pid) == begun
+    return pid > 0 and begun > 0 and _is_of_here(record) and start_time(pid) == begun
+
+
+def _is_of_here(record: dict[str, Any]) -> bool:
+    """The pids in a record are those of this process namespace."""
+    here = process_namespace()
+    return record.get("boot") == boot_id() and record.get("processes", here) == here
 
 
 def lab_info(directory: Path) -> LabInfo | None:
-    """What is known of the lab in a directory; None when there is none."""
+    """What is known of the lab in a directory; None when there is none of this user, or its record is malformed."""
     record = _read(directory)
-    if record is None:
+    try:
+        return None if record is None else _info(directory, record)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _info(directory: Path, record: dict[str, Any]) -> LabInfo:
     holder = _lives(record, "holder")
     state: LabState = "orphaned"
     if record["kept"] and holder:
         state = "kept"
     elif _lives(record, "controller"):
         state = "live"
-    names = tuple(host["name"] for host in record["lab"]["hosts"])
-    return LabInfo(
-        directory, state, names, int(record["controller"]), int(record["holder"]) if holder else 0, record["created"]
-    )
+    elif not _is_of_here(record) and _is_locked(directory):
+        state = "foreign"
+    names = tuple(str(host["name"]) for host in record["lab"]["hosts"])
+    lab = int(record["holder"]) if holder else 0
+    return LabInfo(directory, state, names, int(record["controller"]), lab, float(record["created"]))
 
 
 def _directories(store: Path | None) -> Iterator[Path]:
@@ -250,10 +311,10 @@ def list_labs(store: Path | None = None, *, live: bool = False) -> list[LabInfo]
 
     Parameters:
         store: a store to search as well, for leftovers from before the machine's last boot.
-        live: list those of running controllers too.
+        live: list those of running controllers too, and those of which nothing can be seen from here.
     """
     found = {directory: lab_info(directory) for directory in _directories(store)}
-    return [lab for lab in found.values() if lab is not None and (live or lab.state != "live")]
+    return [lab for lab in found.values() if lab is not None and (live or lab.state in ("kept", "orphaned"))]
 
 
 def removal(lab: LabInfo) -> str:
@@ -267,7 +328,7 @@ def remove_lab(lab: LabInfo, *, timeout: float = 10.0) -> None:
     """End a lab that no controller holds any more and remove its files.
 
     Raises:
-        HostError: it belongs to a running controller, or does not go away.
+        HostError: it belongs to a running controller, or to another process namespace, or does not go away.
     """
     current = lab_info(lab.directory)
     if current is None:
@@ -277,6 +338,11 @@ def remove_lab(lab: LabInfo, *, timeout: float = 10.0) -> None:
         raise HostError(
             f"the hosts in {lab.directory} belong to a run under way (process {current.controller}).",
             remedy="End that run first.",
+        )
+    if current.state == "foreign":
+        raise HostError(
+            f"the hosts in {lab.directory} live in another container or on another machine.",
+            remedy="Remove them where they were made.",
         )
     if current.lab:
         _end(current, timeout)

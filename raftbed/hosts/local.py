@@ -220,6 +220,7 @@ class LocalPool:
         self._lab: LabConnection | None = None
         self._opener: SocketOpener | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock = -1  # a descriptor
         self._hosts: dict[str, LocalHost] = {}
         self.inventory = Inventory({})
 
@@ -268,6 +269,7 @@ class LocalPool:
 
     async def _start(self) -> None:
         labs.make_private_directory(self._directory)
+        self._lock = labs.take_lock(self._directory)
         specification, entries = self._specify()
         record = {**labs.controller_record(), "lab": asdict(specification)}
         labs.write_record(self._directory, record)
@@ -353,7 +355,7 @@ class LocalPool:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=(theirs.fileno(), controller),
+                pass_fds=(theirs.fileno(), controller, self._lock),  # the lab holds the lock, too
                 start_new_session=True,
             )
         except OSError as error:
@@ -379,6 +381,7 @@ class LocalPool:
         lab, self._lab = self._lab, None
         process, self._process = self._process, None
         opener, self._opener = self._opener, None
+        lock, self._lock = self._lock, -1
         hosts = list(self._hosts.values())
         if keep and lab is not None and process is not None:
             await self._keep(lab)
@@ -392,11 +395,14 @@ class LocalPool:
             opener.close()
         if lab is not None:
             lab.close()
-        if keep or process is None:
-            return
-        await asyncio.to_thread(self._wait_for_end, process)
-        labs.remove_files(self._directory)
-        labs.unregister(self._directory)
+        try:
+            if process is not None and not keep:
+                await asyncio.to_thread(self._wait_for_end, process)
+                labs.remove_files(self._directory)
+                labs.unregister(self._directory)
+        finally:
+            if lock >= 0:
+                os.close(lock)
 
     async def _keep(self, lab: LabConnection) -> None:
         record = json.loads((self._directory / labs.SPECIFICATION).read_text())

@@ -13,6 +13,7 @@ from raftbed.errors import HostError
 from raftbed.hosts.host_keys import HostKeyCheck
 from raftbed.hosts.inventory import InventoryEntry
 from raftbed.hosts.keys import client_keys
+from raftbed.hosts.local_user import ensure_name_and_home
 from raftbed.hosts.login_failures import (
     address_unknown,
     failed,
@@ -42,6 +43,7 @@ async def connect(entry: InventoryEntry, *, timeout: float = CONNECT_TIMEOUT) ->
 
     check = HostKeyCheck(entry)
     _look_at_key(entry)
+    ensure_name_and_home()
     jump: asyncssh.SSHClientConnection | None = None
     stream: socket.socket | None = None
     proxy: Proxy | None = None

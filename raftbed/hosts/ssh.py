@@ -1,6 +1,6 @@
 """SSH to a host of the inventory: asyncssh carries the runs, fabric and paramiko the operator's commands.
 
-One connection per host stays open; it is opened anew when it broke, before a command is sent, never after: a command
+One connection per host stays open; it is opened anew when it broke before a command was sent, never after: a command
 that may have run is not repeated. Host keys are checked against those that the inventory knows.
 """
 
@@ -229,14 +229,26 @@ class SSHHost:
             connection = self._connection
             if connection is None:
                 continue
+            process: asyncssh.SSHClientProcess[bytes] | None = None
+
+            def session() -> asyncssh.SSHClientProcess[bytes]:
+                nonlocal process  # called when the channel is open, just before the command is sent
+                process = asyncssh.SSHClientProcess()
+                return process
+
             try:
-                process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(command, encoding=None)
+                await connection.create_session(session, command, encoding=None)
+                assert process is not None
                 return process
             except (asyncssh.Error, OSError) as error:
-                # No session was opened, so nothing ran: this alone may be tried again.
+                failed = HostError(f"SSH session for `{command}` failed: {error}.", host=self.name)
+                if process is not None:  # the command was sent, and may have run
+                    if isinstance(error, asyncssh.ChannelOpenError) and not connection.is_closed():
+                        raise failed from error  # the host refused it
+                    raise ConnectionResetError(str(error)) from error
                 self.abandon()
                 if attempt == 2:
-                    raise HostError(f"SSH session for `{command}` failed: {error}.", host=self.name) from error
+                    raise failed from error
         raise HostError("the connection was closed.", host=self.name)
 
     @contextlib.asynccontextmanager

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from raftbed.errors import UsageError
 from raftbed.hosts.inventory import InventoryEntry
+from raftbed.hosts.local_user import ensure_name_and_home, expand_home, has_home, has_name
 
 USER_CONFIG: Final = "~/.ssh/config"
 USER_KNOWN_HOSTS: Final = "~/.ssh/known_hosts"
@@ -46,10 +46,15 @@ def resolve(entry: InventoryEntry, *, user: str = "", port: int | None = None) -
         port: of the SSH server; None asks the configuration, and takes 22 otherwise.
 
     Raises:
-        UsageError: the configuration is malformed.
+        UsageError: the configuration is malformed, or nobody says whom to log in as.
     """
     import asyncssh
 
+    if not has_home():
+        raise UsageError("the home directory of this user, where SSH keeps what it knows, is not known.",
+                         remedy="Set HOME.")  # fmt: skip
+    named = has_name()
+    ensure_name_and_home()
     try:
         found = asyncssh.SSHClientConnectionOptions(
             host=entry.address,
@@ -61,6 +66,9 @@ def resolve(entry: InventoryEntry, *, user: str = "", port: int | None = None) -
         )
     except (asyncssh.ConfigParseError, OSError, ValueError) as error:
         raise UsageError(f"{', '.join(entry.ssh_config)}: {error}", remedy="Correct the SSH configuration.") from error
+    if not (named or user or found.config.get("User")):
+        raise UsageError(f"{entry.address}: nobody says whom to log in as, and the user who runs this has no name.",
+                         remedy="Write: user@host, or set `user` in the inventory.")  # fmt: skip
     jump, proxy_command = entry.jump, entry.proxy_command
     if not jump and not proxy_command:
         proxy_command = tuple(found.proxy_command or ())
@@ -69,7 +77,7 @@ def resolve(entry: InventoryEntry, *, user: str = "", port: int | None = None) -
     if not known_hosts and not entry.host_key:
         listed = found.known_hosts if isinstance(found.known_hosts, list) else []
         known_hosts = tuple(map(str, listed)) or (USER_KNOWN_HOSTS, SYSTEM_KNOWN_HOSTS)
-    named: Any = found.config.get("IdentityFile", ())
+    identities: Any = found.config.get("IdentityFile", ())
     return replace(
         entry,
         address=found.host,
@@ -78,6 +86,6 @@ def resolve(entry: InventoryEntry, *, user: str = "", port: int | None = None) -
         user=found.username,
         jump=jump,
         proxy_command=proxy_command,
-        known_hosts=tuple(str(Path(name).expanduser()) for name in known_hosts),
-        identities=tuple(str(Path(str(name)).expanduser()) for name in named or ()),
+        known_hosts=tuple(str(expand_home(name)) for name in known_hosts),
+        identities=tuple(str(expand_home(str(name))) for name in identities or ()),
     )

@@ -22,6 +22,7 @@ import msgspec
 from raftbed.errors import HostError, StoreError, UsageError
 from raftbed.hosts import labs
 from raftbed.hosts.inventory import Inventory
+from raftbed.hosts.local_user import has_home
 from raftbed.private_files import write_private
 
 CLUSTER_SCHEMA: Final = "raftbed.cluster/1"
@@ -150,6 +151,9 @@ def new_directory(name: str) -> Path:
         raise UsageError(
             f"{name!r} is no name for a cluster.", remedy="Letters, digits, hyphens and underscores: at most 40."
         )
+    if not os.environ.get("XDG_STATE_HOME") and not has_home():
+        raise StoreError("a cluster's files have no place: the home directory of this user is not known.",
+                         remedy="Set HOME, or XDG_STATE_HOME to a directory that you may write to.")  # fmt: skip
     parent = clusters_directory()
     labs.sweep(parent)
     directory = parent / name

@@ -21,6 +21,7 @@ from raftbed.analysis.checks import run_checks
 from raftbed.errors import PlanError
 from raftbed.model import INVALID, Plan, Verdict
 from raftbed.private_files import write_private
+from raftbed.record import NOT_DECODABLE, why_not_decodable
 from raftbed.sim.recording import RecordedRun, Recording
 from raftbed.sim.simulation import Call, rare_collections
 from raftbed.store import Results
@@ -89,9 +90,10 @@ def read_replay(path: Path) -> Replay:
         return Replay(msgspec.json.decode(content, type=Plan), (), "")
     except OSError as error:
         raise PlanError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except (msgspec.DecodeError, AttributeError) as error:
+    except (*NOT_DECODABLE, AttributeError) as error:
         raise PlanError(
-            f"{path}: is no schedule file: {error}.", remedy="Name one that `raftbed campaign` saved, or a plan.json."
+            f"{path}: is no schedule file: {why_not_decodable(error)}.",
+            remedy="Name one that `raftbed campaign` saved, or a plan.json.",
         ) from error
 
 

@@ -183,6 +183,21 @@ async def test_faults_that_overlap_have_owners(pool, mechanism):
     await bench.partition.check_open()
 
 
+@pytest.mark.parametrize(("first", "second"), [("a1", "b1"), ("left", "right"), ("f008", "f8")])
+async def test_routes_of_two_faults_are_apart_whatever_their_ids_are(pool, first, second):
+    box = Toolbox(pool.hosts["n1"])
+    await box.prepare()
+
+    async def routes() -> int:
+        return len((await box.host.run(["ip", "route", "show", "type", "blackhole"])).stdout.splitlines())
+
+    counts = []
+    for command, owner in ((box.cut, first), (box.cut, second), (box.heal, first), (box.heal, second)):
+        await box.host.run(command("route", owner, 4, ["10.0.0.2"]))
+        counts.append(await routes())
+    assert counts == [1, 2, 1, 0]
+
+
 TALK = """
 import pathlib, socket, sys, time
 address, marks = sys.argv[1], pathlib.Path(sys.argv[2])

@@ -237,6 +237,37 @@ async def test_sweep_removes_what_a_dead_controller_and_lab_left_and_spares_the_
     await living.close()
 
 
+async def sweep_in_another_process_namespace() -> None:
+    """What every command does first, where the pids of the others are not seen: in a container, say."""
+    inside = [find_program("unshare"), *(["--user", "--map-root-user"] if os.geteuid() else []), "--pid", "--fork"]
+    script = "from raftbed.hosts.labs import sweep; sweep()"
+    process = await asyncio.create_subprocess_exec(*inside, "--mount-proc", sys.executable, "-c", script)
+    assert await process.wait() == 0
+
+
+async def test_hosts_are_spared_from_another_process_namespace_as_long_as_anything_of_them_lives(
+    any_mode, tmp_path, monkeypatch
+):
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    pool = LocalPool(["n1"], tmp_path / "lab")
+    await pool.start()
+    holder = json.loads((tmp_path / "lab/lab.json").read_text())["holder"]
+    try:
+        await sweep_in_another_process_namespace()
+        assert (await pool.hosts["n1"].run(["echo", "alive"])).stdout == "alive\n"
+        assert (tmp_path / "lab/key").exists()
+        await pool.close(keep=True)
+        await sweep_in_another_process_namespace()
+        assert [lab.state for lab in list_labs()] == ["kept"]
+    finally:
+        os.kill(holder, signal.SIGKILL)
+    until(lambda: labs.start_time(holder) == 0, "the lab is gone")
+    await sweep_in_another_process_namespace()
+    assert not (tmp_path / "lab").exists()
+    assert list((tmp_path / "runtime").iterdir()) == []
+
+
 async def test_leftovers_from_before_a_reboot_of_the_machine_are_found_in_the_store(tmp_path):
     lab = tmp_path / "store/partition-test/20260101T000000.000/lab"
     lab.mkdir(parents=True)

@@ -146,6 +146,8 @@ def test_a_file_that_is_no_schedule_is_refused(cli, tmp_path):
     code, _, err = cli("shrink", "odd.json")
     assert code == 254
     assert "odd.json: is no schedule file" in err
+    (tmp_path / "odd.json").write_bytes('{"schema": "café"}'.encode("latin-1"))
+    assert "odd.json: is no schedule file: it holds the byte 0xe9" in cli("replay", "odd.json")[2]
 
 
 def test_the_plan_of_a_simulated_run_is_repeated_by_its_command(cli):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,5 +89,6 @@ class HistoryBuilder:
         return self
 
     def sorted(self) -> list[Op]:
-        """The events in order of time."""
-        return sorted(self.ops, key=lambda op: op.time)
+        """The events in order of time, and numbered so."""
+        in_order = sorted(self.ops, key=lambda op: op.time)
+        return [replace(op, index=index) for index, op in enumerate(in_order)]

@@ -11,6 +11,7 @@ import pytest
 from tests_support import HistoryBuilder, make_run, write_lines
 
 from raftbed.cli import main
+from raftbed.errors import StoreError
 
 GOOD = HistoryBuilder().op(0, "write", "x", 1, call=0, end=1).op(0, "read", "x", None, call=2, end=3, result=1)
 BAD = HistoryBuilder().op(0, "write", "x", 1, call=0, end=1).op(0, "read", "x", None, call=2, end=3, result=2)
@@ -123,6 +124,18 @@ class TestCheck:
         document = json.loads(out)
         assert (code, document["validity"]) == (1, "invalid")
         assert document["results"][0]["verdicts"][0]["details"]["witness"]["operations"]
+
+    def test_a_verdict_that_cannot_be_kept_is_told_all_the_same(self, cli, tmp_path, monkeypatch):
+        def no_room(path: Path, content: bytes) -> None:
+            raise StoreError(f"{path}: cannot be written: Read-only file system.")
+
+        run = make_run(tmp_path)
+        history(run.history_path, BAD)
+        monkeypatch.setattr("raftbed.store.write_private", no_room)
+        code, out, err = cli("check", run.path)
+        assert (code, out.startswith("INVALID")) == (1, True)
+        assert "results.json: cannot be written: Read-only file system." in err
+        assert "The verdict is not kept" in err
 
     def test_nothing_to_check_is_unknown(self, cli, tmp_path):
         (tmp_path / "empty.jsonl").write_text('{"schema": "raftbed.history/1"}\n')

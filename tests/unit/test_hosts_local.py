@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -159,6 +160,55 @@ def test_the_disk_of_a_host_has_accounts_of_its_own_and_links_to_the_rest_of_etc
 def test_a_process_is_known_by_pid_and_start_time():
     assert labs.start_time(os.getpid()) > 0
     assert labs.start_time(2**22 + 1) == 0
+
+
+def lab_in(store: Path, content: str | None = None) -> Path:
+    """A directory like that of a lab which somebody keeps; the process of the tests holds it."""
+    lab = store / "smoke-test/20260101T000000.000/lab"
+    lab.mkdir(parents=True)
+    record = {
+        **labs.controller_record(),
+        "kept": True,
+        "holder": os.getpid(),
+        "holder_start": labs.start_time(os.getpid()),
+    }
+    record["lab"] = {"hosts": [{"name": "n1"}]}
+    (lab / "lab.json").write_text(json.dumps(record) if content is None else content)
+    return lab
+
+
+def test_a_lab_that_is_kept_is_found_in_the_store(tmp_path):
+    lab = lab_in(tmp_path)
+    (found,) = (found for found in labs.list_labs(tmp_path) if found.directory == lab)
+    assert (found.state, found.hosts, found.lab) == ("kept", ("n1",), os.getpid())
+
+
+def test_a_record_that_another_user_wrote_is_not_believed(tmp_path, monkeypatch):
+    """It could name any process as the one to be ended, for root to find in a store that others can write."""
+    lab = lab_in(tmp_path)
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    assert labs.lab_info(lab) is None
+    assert lab not in [found.directory for found in labs.list_labs(tmp_path, live=True)]
+
+
+def test_a_record_behind_a_link_is_not_believed(tmp_path):
+    lab = lab_in(tmp_path)
+    (lab / "lab.json").rename(lab / "elsewhere.json")
+    (lab / "lab.json").symlink_to("elsewhere.json")
+    assert labs.lab_info(lab) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "null", "\xff", "[" * 100_000, '{"lab": {}}', '{"lab": 1, "kept": true}',
+     '{"lab": {"hosts": [1]}, "kept": 0, "controller": 1, "created": 0}',
+     '{"lab": {"hosts": []}, "kept": 0, "controller": "one", "created": 0}',
+     '{"lab": {"hosts": []}, "kept": 0, "controller": 1e999, "created": 0}'],
+)  # fmt: skip
+def test_a_malformed_record_is_no_lab_and_no_obstacle(tmp_path, content):
+    lab = lab_in(tmp_path, content)
+    assert lab not in [found.directory for found in labs.list_labs(tmp_path, live=True)]
 
 
 def test_a_registry_that_others_can_write_is_not_trusted(tmp_path, monkeypatch):

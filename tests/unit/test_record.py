@@ -148,6 +148,62 @@ def test_a_malformed_line_is_named(tmp_path, content, said):
     assert str(path) in str(caught.value)
 
 
+def line(index: int, value: str = "null") -> str:
+    return f'{{"index":{index},"time":1,"type":"invoke","process":{index},"f":"write","key":"x","value":{value}}}\n'
+
+
+# Events are judged in the order of the file; sorted otherwise they are another history, and with one left out, too.
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(line(0) + line(2) + line(1), "line 2 has index 2, where 1 comes next", id="out of order"),
+        pytest.param(line(0) + line(2), "line 2 has index 2, where 1 comes next", id="one left out"),
+        pytest.param(line(0) + line(0), "line 2 has index 0, where 1 comes next", id="twice"),
+        pytest.param(line(1), "line 1 has index 1, where 0 comes next", id="without the first"),
+        pytest.param('{"schema":"raftbed.history/1"}\n\n' + line(1), "line 3 has index 1", id="lines are counted"),
+    ],
+)
+def test_a_history_whose_events_are_not_in_their_order_is_refused(tmp_path, content, said):
+    (tmp_path / "h.jsonl").write_text(content)
+    with pytest.raises(HistoryError, match=said) as caught:
+        read_history(tmp_path / "h.jsonl")
+    assert "every event stands at its index" in caught.value.remedy
+
+
+def test_a_value_that_is_nested_without_end_is_refused(tmp_path):
+    # Decoding allows for about 990 levels; whoever encodes the value again stands deeper in the stack, and fails first.
+    path = tmp_path / "h.jsonl"
+    for levels in (257, 960, 5000):
+        path.write_text(line(0) + line(1, "[" * levels + "]" * levels))
+        with pytest.raises(HistoryError, match=r"h\.jsonl: line 2 is"):
+            read_history(path)
+        with pytest.raises(HistoryError, match=r"h\.jsonl: line 2 is"):
+            read_json_lines(path)
+
+
+def test_values_as_deep_as_the_nodes_take_them_are_read(tmp_path):
+    path = tmp_path / "h.jsonl"
+    nested, brackets = "[" * 201 + "]" * 201, '"' + "[{" * 1000 + '"'
+    path.write_text(line(0, nested) + line(1, f"[{brackets},{brackets}]"))
+    assert len(read_history(path)[1]) == len(read_json_lines(path)) == 2
+
+
+def test_a_byte_that_is_not_utf8_is_named(tmp_path):
+    path = tmp_path / "h.jsonl"
+    event = '{"index":0,"time":1,"type":"ok","process":1,"f":"read","key":"café"}\n'
+    path.write_bytes((event * 2).encode("latin-1"))
+    with pytest.raises(HistoryError, match=r"h\.jsonl: line 1 is not an event of a history: it holds the byte 0xe9"):
+        read_history(path)
+    with pytest.raises(HistoryError, match=r"h\.jsonl: line 1 is not JSON: it holds the byte 0xe9"):
+        read_json_lines(path)
+
+
+def test_a_last_line_that_is_torn_and_not_utf8_is_passed_over(tmp_path):
+    path = written(tmp_path / "h.jsonl", WRITE)
+    path.write_bytes(path.read_bytes() + b'{"error":"caf\xe9"}')
+    assert read_history(path)[1] == [WRITE]
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(HistoryError, match=r"gone\.jsonl: cannot be read: No such file"):
         read_history(tmp_path / "gone.jsonl")

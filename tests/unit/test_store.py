@@ -102,3 +102,10 @@ def test_a_malformed_plan_is_named_with_the_place(tmp_path):
     (run.path / "plan.json").write_text('{"test": 3}')
     with pytest.raises(StoreError, match=r"plan\.json: is malformed"):
         run.plan()
+
+
+def test_results_that_are_not_utf8_are_named(tmp_path):
+    run = Store(tmp_path / "store").new_run("partition-test")
+    run.results_path.write_bytes('{"run":"café"}'.encode("latin-1"))
+    with pytest.raises(StoreError, match=r"results\.json: is malformed: it holds the byte 0xe9"):
+        run.results()

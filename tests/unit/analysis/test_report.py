@@ -136,7 +136,11 @@ def test_failing_keys_come_first(tmp_path):
     history.op(5, "write", "a", 9, call=1, end=2)
     view = gather(a_run(tmp_path, history))
     assert [row["key"] for row in view.keys] == ["x", "a"]
-    assert sorted(["r10", "r2"], key=natural) == ["r2", "r10"]
+
+
+def test_keys_are_in_the_order_of_their_numbers_however_long():
+    keys = ["r10", "r2", "r", "r02", "7", "k" + "9" * 5000, "k1" + "0" * 5000]
+    assert sorted(keys, key=natural) == ["r", "r02", "r2", "7", "r10", "k" + "9" * 5000, "k1" + "0" * 5000]
 
 
 def test_the_smaller_side_of_a_partition_is_marked():
