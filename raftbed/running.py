@@ -153,26 +153,37 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
     limits = Limits(time=request.time_limit, memory=request.memory_limit)
     run, stop = _prepared(plan, directory, command, request)
     try:
+        state = _execute_or_check(run, stop, limits, directory, console)
+        if state == "interrupted":
+            console.say("Interrupted: checking what was recorded.")
+        console.progress("checking")
+        results = check_run(directory, limits=limits, warn=console.warn)
+        console.progress("writing the report")
+        report = _report(directory, console)
+        show_results(console, results)
+        _tell_report(report, console)
+    finally:
+        _tell_what_stays(run, plan, directory, console)
+    return directory, state, results, report
+
+
+def _execute_or_check(
+    run: Run, stop: StopSignal, limits: Limits, directory: RunDirectory, console: Console
+) -> RunState:
+    """Execute a run; of one that failed, check and report what it recorded, and raise why."""
+    try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            state = runner.run(_execute(run, stop, console))
+            return runner.run(_execute(run, stop, console))
     except RaftbedError:
         if _has_operations(directory):
-            results = check_run(directory, limits=limits, warn=console.warn)
-            report = _report(directory, console)
-            show_results(console, results)
-            _tell_report(report, console)
-        _tell_what_stays(run, plan, directory, console)
+            try:
+                results = check_run(directory, limits=limits, warn=console.warn)
+                report = _report(directory, console)
+                show_results(console, results)
+                _tell_report(report, console)
+            except RaftbedError as second:  # a disk that is still full, say; what came first is raised
+                console.warn(f"What was recorded could not be checked: {second}")
         raise
-    if state == "interrupted":
-        console.say("Interrupted: checking what was recorded.")
-    console.progress("checking")
-    results = check_run(directory, limits=limits, warn=console.warn)
-    console.progress("writing the report")
-    report = _report(directory, console)
-    show_results(console, results)
-    _tell_report(report, console)
-    _tell_what_stays(run, plan, directory, console)
-    return directory, state, results, report
 
 
 def _tell_report(report: Path | None, console: Console) -> None:

@@ -124,3 +124,20 @@ def test_what_a_run_recorded_before_the_disk_was_full_is_checked_and_its_report_
     with pytest.raises(StoreError, match="No space left"):
         run(bed, tmp_path)
     assert "report: " in capsys.readouterr().out
+
+
+def test_why_a_run_ended_is_raised_also_where_the_check_of_what_it_recorded_fails(bed, tmp_path, capsys, monkeypatch):
+    async def fill() -> None:
+        if bed.steps.count("attempt") == 10:
+            bed.full.add("history.jsonl")
+
+    def refuse(directory, **options):
+        raise StoreError("plan.json: cannot be read: Input/output error.")
+
+    bed.hooks["attempt"] = fill
+    monkeypatch.setattr("raftbed.running.check_run", refuse)
+    with pytest.raises(StoreError, match=r"/smoke-test/[^/]*: cannot be written: No space left"):
+        run(bed, tmp_path, keep=True)
+    told = capsys.readouterr().err
+    assert "What was recorded could not be checked: plan.json: cannot be read" in told
+    assert "The hosts are still up." in told
