@@ -19,8 +19,9 @@ sent, the completion after the answer was read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from random import Random
 from typing import Any, Protocol
 
@@ -127,6 +128,14 @@ class Worker:
                     break
                 await self._sleep(0.1)
 
+    async def ask(self, requests: Iterable[Request], is_over: Callable[[int, Outcome], bool]) -> None:
+        """Invoke one of `requests` after the other, until `is_over(when it was invoked, how it ended)`."""
+        for request in requests:
+            begun = self._clock()
+            if is_over(begun, await self.operate(request)):
+                break
+            await self._sleep(0.1)
+
     async def operate(self, request: Request) -> Outcome:
         """Invoke one operation, record its beginning and its end, and return how it ended."""
         self._serial += 1
@@ -208,6 +217,30 @@ class Worker:
 
 def _reason(answer: Answer) -> str:
     return f"{answer.code}: {answer.message}" if answer.message else answer.code
+
+
+async def ask_until_served(
+    workers: Sequence[Worker], requests: Sequence[Request], *, until: int, stop: Sequence[asyncio.Event]
+) -> None:
+    """Have all workers ask, one attempt close behind the other, until one is served, or until the time is over.
+
+    So clients have asked for all of that time, wherever nobody was served in it: who merely waits proves nothing.
+
+    Parameters:
+        workers: each begins with another request, and asks the node that is its home.
+        requests: reads, again and again.
+        until: nanoseconds since the start of the run. The last attempt begins then, or later.
+        stop: as for `gather_workers`.
+    """
+    served = False
+
+    def is_over(begun: int, outcome: Outcome) -> bool:
+        nonlocal served
+        served = served or outcome.type == "ok"
+        return served or begun >= until
+
+    asking = [worker.ask(islice(cycle(requests), number, None), is_over) for number, worker in enumerate(workers)]
+    await gather_workers(asking, stop=stop)
 
 
 async def gather_workers(tasks: Sequence[Coroutine[Any, Any, None]], *, stop: Sequence[asyncio.Event]) -> None:

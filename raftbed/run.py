@@ -27,7 +27,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from raftbed import suite
-from raftbed.clients import Tally, Worker, gather_workers
+from raftbed.clients import Tally, Worker, ask_until_served, gather_workers
 from raftbed.environment import machine, versions
 from raftbed.errors import HostError, Interrupted, RaftbedError, StoreError
 from raftbed.faults.nemesis import Nemesis
@@ -324,7 +324,7 @@ class Run:
                     "error", f"{node}: its process had died by itself before {fault} came to kill it.", node=node
                 )
             await self._unless_urgent(system.restart_dead())
-            ready = await self._unless_urgent(system.wait_ready(timeout=plan.recovery_timeout))
+            ready = await self._recovered(system)
             if not ready:
                 self._recorder.event(
                     "error", f"The cluster was not ready {plan.recovery_timeout:g} s after the final heal."
@@ -336,6 +336,21 @@ class Run:
                 for number, worker in enumerate(self._workers)
             ]
             await gather_workers(reads, stop=[self._stop.urgent])
+
+    async def _recovered(self, system: RaftSystem) -> bool:
+        """Whether all nodes are ready again in time. Meanwhile clients ask: a node that stays slow keeps nobody from
+        being served, and a cluster that serves nobody is known by clients that asked in vain."""
+        plan, workload = self._plan, suite.WORKLOADS[self._plan.workload]()
+        requests = [one for number in range(len(self._workers)) for one in workload.final_requests(plan, number)]
+        until = self.clock() + int(plan.recovery_timeout * SECOND)
+        asking = asyncio.create_task(ask_until_served(self._workers, requests, until=until, stop=[self._stop.urgent]))
+        try:
+            ready = await self._unless_urgent(system.wait_ready(timeout=plan.recovery_timeout))
+            await asking
+        finally:
+            asking.cancel()
+            await asyncio.wait([asking])
+        return ready
 
     def _make_workers(self, system: RaftSystem) -> list[Worker]:
         connection = system.connection()

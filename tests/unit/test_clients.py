@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from tests_support import make_plan_for_tests
 
-from raftbed.clients import Tally, Worker, gather_workers
+from raftbed.clients import Tally, Worker, ask_until_served, gather_workers
 from raftbed.model import SECOND, Op
 from raftbed.workloads.base import Answer, Outcome, Request
 
@@ -178,3 +179,35 @@ async def test_a_broken_worker_is_raised():
 
     with pytest.raises(ZeroDivisionError):
         await gather_workers([forever(), broken()], stop=[asyncio.Event()])
+
+
+# -- until the cluster serves again -----------------------------------------------------------------------------------
+
+
+async def asked_by_two(answers: Callable[[str, int], Answer], until: float) -> tuple[Script, list[Op]]:
+    """Two workers ask until one is served, or until that many seconds are over."""
+    script = Script(answers)
+    plan = make_plan_for_tests(nodes=3, concurrency=2, operation_timeout=2.0)
+    history: list[Op] = []
+    options = {"clock": lambda: script.now, "record": history.append, "tally": Tally(), "sleep": script.sleep}
+    workers = [Worker(number, plan, script, **options) for number in range(2)]
+    await ask_until_served(workers, [READ, Request("read", "y")], until=int(until * SECOND), stop=[])
+    return script, history
+
+
+async def test_clients_ask_until_one_of_them_is_served():
+    script, history = await asked_by_two(
+        lambda node, n: Answer("ok", value=1, node=node) if n >= 6 else refused(node), until=60
+    )
+    assert script.now < 2 * SECOND
+    assert sum(op.type == "ok" for op in history) >= 1
+    assert {op.key for op in history} == {"x", "y"}
+
+
+async def test_clients_that_nobody_serves_ask_as_long_as_the_plan_allows_and_all_along():
+    _, history = await asked_by_two(lambda node, n: refused(node), until=3)
+    begun = sorted(op.time for op in history if op.type == "invoke")
+    assert begun[-1] >= 3 * SECOND, "the last attempt begins when the time is over"
+    assert max(after - before for before, after in pairwise(begun)) < SECOND / 2
+    assert {op.node for op in history} == {"n1", "n2"}, "each asks its own node"
+    assert all(op.type in ("invoke", "fail") for op in history)

@@ -73,6 +73,30 @@ async def test_a_disk_that_is_full_for_a_moment_leaves_a_history_that_can_be_che
     assert history[-1].type == "ok"  # a final read
 
 
+async def test_clients_ask_while_the_cluster_recovers(bed):
+    """A node that stays slow says nothing of the others: it is whether clients are served that counts."""
+    run, directory = bed.prepared(time_limit=0.1, recovery_timeout=0.5)
+    asked = asyncio.Event()
+
+    async def attempted() -> None:
+        if "lost_hosts" in bed.steps:  # the clients' phase is over
+            asked.set()
+
+    async def one_stays_slow() -> bool:
+        if "lost_hosts" in bed.steps:
+            async with asyncio.timeout(20):
+                await asked.wait()
+            return False
+        return True
+
+    bed.hooks |= {"attempt": attempted, "wait_ready": one_stays_slow}
+    assert await run.execute() == "ended"
+    begins = {event.message: event.time for event in directory.events() if event.kind == "phase"}
+    served = [op for op in directory.history() if op.type == "ok"]
+    assert any(begins["recovery"] <= op.time <= begins["final-reads"] for op in served)
+    assert is_well_formed(directory)
+
+
 async def test_a_schedule_that_breaks_ends_the_clients_phase_and_is_told_as_it_is(bed, monkeypatch):
     async def broken(*arguments):
         raise ZeroDivisionError("a defect")
