@@ -8,13 +8,14 @@ import pytest
 from raft_harness import Cluster
 
 from raftbed.nodes.raft import (
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
     LogsSinceLast,
     MembershipConfig,
     Rate,
 )
-from raftbed.nodes.raft.messages import (
-    InstallSnapshotRequest,
-)
+from raftbed.nodes.raft.events import Answered
+from raftbed.nodes.raft.messages import MOST
 
 FOUR = MembershipConfig(("n1", "n2", "n3", "n4"))
 
@@ -166,3 +167,17 @@ def test_snapshot_beats_say_nothing_of_a_log_that_was_compacted():
     cluster.heal()
     cluster.run(5)
     assert cluster.core(straggler).commit_index <= cluster.core(straggler).log.last_index
+
+
+@pytest.mark.parametrize("offset", [-1, -MOST, MOST])
+def test_a_piece_of_a_snapshot_that_cannot_be_is_not_what_is_sent_next(offset: int) -> None:
+    cluster, leader, straggler = behind(snapshot_max_chunk_size=20)
+    cluster.heal()
+    core = cluster.core(leader)
+    sending = cluster.run_until(
+        lambda: core.leadership and core.leadership.progress[straggler].sending, 60_000
+    )  # the first piece
+    cluster.nodes[leader].take(Answered(sending, InstallSnapshotResponse(core.term, offset)))
+    offsets = [m.request.offset for _, m in cluster.sent if m.to == straggler and m.method == "install_snapshot"]
+    assert all(0 <= asked <= sending.request.snapshot.size for asked in offsets)
+    cluster.run_until(cluster.together, 60_000)

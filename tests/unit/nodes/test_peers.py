@@ -231,16 +231,27 @@ async def test_a_slow_answer_fails_alone_where_others_come() -> None:
         assert len(server._streams) == 1
 
 
-async def test_something_else_that_listens_there_is_an_error() -> None:
+async def asked_of_what_says(said: bytes, error: str) -> None:
+    """Whatever listens there says this, and who asks it for its vote gets that error."""
+
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 mail.example ESMTP\r\n\r\n")
+        writer.write(said)
 
     server = await asyncio.start_server(babble, "127.0.0.1", 0)
     network = PeerNetwork("test", {"n2": f"127.0.0.1:{server.sockets[0].getsockname()[1]}"}, timeout=5)
-    with pytest.raises(RaftNetworkError, match="220 mail"):
+    with pytest.raises(RaftNetworkError, match=error):
         await network.vote("n2", VOTE)
     await network.close()
     server.close()
+
+
+async def test_something_else_that_listens_there_is_an_error() -> None:
+    await asked_of_what_says(b"220 mail.example ESMTP\r\n\r\n", "220 mail")
+
+
+async def test_an_answer_that_is_no_frame_loses_the_connection() -> None:
+    """It is the network's to log; any other error would be logged by the node, too."""
+    await asked_of_what_says(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + b"\xff" * 9, "A frame of")
 
 
 @pytest.mark.parametrize("host", ["x" * 300, "256.0.0.1.."])
@@ -250,21 +261,6 @@ async def test_a_name_that_can_be_none_is_a_peer_that_cannot_be_reached(host: st
         await network.vote("n2", VOTE)
     await network.close()
     assert caplog.text.count("peer n2 is unreachable") == 1
-
-
-async def test_an_answer_that_is_no_frame_loses_the_connection() -> None:
-    """It is the network's to log; any other error would be logged by the node, too."""
-
-    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readline()
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + b"\xff" * 9)
-
-    server = await asyncio.start_server(babble, "127.0.0.1", 0)
-    network = PeerNetwork("test", {"n2": f"127.0.0.1:{server.sockets[0].getsockname()[1]}"}, timeout=5)
-    with pytest.raises(RaftNetworkError, match="A frame of"):
-        await network.vote("n2", VOTE)
-    await network.close()
-    server.close()
 
 
 TOO_MUCH = MOST + 1

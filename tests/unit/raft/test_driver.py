@@ -4,122 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from driver_harness import Agreeing, GatedStorage, Network, alone, three
 
 from raftbed.nodes.raft import (
     AppendEntriesRequest,
     AppendEntriesResponse,
     Config,
     Entry,
-    HardState,
     LeadershipLost,
     Normal,
     Raft,
-    RaftNetworkError,
     RaftStorageError,
     ShuttingDown,
-    State,
-    TimeoutNowResponse,
-    VoteRequest,
-    VoteResponse,
 )
-from raftbed.nodes.storage import MemoryStore, StorageError
-
-
-class GatedStorage:
-    """Keeps everything in memory; while the gate is shut, nothing becomes durable."""
-
-    def __init__(self) -> None:
-        self.store = MemoryStore()
-        self.gate = threading.Event()
-        self.gate.set()
-        self.begun: asyncio.Queue[int] = asyncio.Queue()
-        self.loop = asyncio.get_running_loop()
-        self.applied: list[Entry] = []
-        self.closed = False
-
-    def get_initial_state(self) -> Any:
-        return self.store.get_initial_state()
-
-    def persist(self, hard_state: HardState | None, truncate_from: int | None, entries: Sequence[Entry]) -> None:
-        self.loop.call_soon_threadsafe(self.begun.put_nowait, len(entries))
-        assert self.gate.wait(30)
-        self.store.persist(hard_state, truncate_from, entries)
-
-    def apply_to_state_machine(self, entries: Sequence[Entry]) -> Sequence[Any]:
-        self.applied += entries
-        return [None for _ in entries]
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Network:
-    """Answers, or does not, as the test says; keeps what was sent."""
-
-    def __init__(self) -> None:
-        self.sent: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
-        self.answers: list[asyncio.Future[Any]] = []
-        self.raises = False
-
-    def pre_vote(self, target: str, rpc: VoteRequest) -> Awaitable[VoteResponse]:
-        return self._send("pre_vote", rpc)
-
-    def vote(self, target: str, rpc: VoteRequest) -> Awaitable[VoteResponse]:
-        return self._send("vote", rpc)
-
-    def append_entries(self, target: str, rpc: AppendEntriesRequest) -> Awaitable[Any]:
-        return self._send("append_entries", rpc)
-
-    def _send(self, method: str, rpc: Any) -> asyncio.Future[Any]:
-        self.sent.put_nowait((method, rpc))
-        if self.raises:
-            raise OSError("the cable is out")
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.answers.append(answer)
-        return answer
-
-
-class Failing:
-    """A network that `brings` the same, whatever is asked of it."""
-
-    def __init__(self, brings: Any) -> None:
-        self.brings = brings
-        self.asked: asyncio.Queue[str] = asyncio.Queue()
-
-    def __getattr__(self, method: str) -> Any:
-        def call(target: str, rpc: Any) -> Any:
-            self.asked.put_nowait(method)
-            return self.brings()
-
-        return call
-
-
-async def alone(storage: GatedStorage) -> Raft:
-    """A leader without peers."""
-    raft = Raft("n1", Config("test"), Network(), storage)
-    await raft.initialize({"n1"})
-    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
-    while not storage.begun.empty():
-        storage.begun.get_nowait()
-    return raft
-
-
-async def three(storage: GatedStorage, network: Network) -> Raft:
-    """A leader with two peers, whose disk works from now on."""
-    raft = Raft("n1", Config("test"), network, storage)
-    await raft.initialize({"n1", "n2", "n3"})
-    await raft.metrics().wait_for(lambda metrics: metrics.last_applied == 1)
-    while storage.store.get_initial_state().entries == ():
-        await asyncio.sleep(0)  # its peers held the first entry before its own disk did
-    while not storage.begun.empty():
-        storage.begun.get_nowait()
-    storage.gate.clear()
-    return raft
 
 
 async def test_what_comes_while_the_disk_works_is_written_together_and_answered_after_it() -> None:
@@ -256,24 +157,6 @@ async def test_a_pending_message_does_not_outlive_the_node() -> None:
         await network.answers[0]
 
 
-class Agreeing(Network):
-    """Its peers grant every vote and hold everything that they are sent, until it no longer `agrees`."""
-
-    agrees = True
-
-    def _send(self, method: str, rpc: Any) -> asyncio.Future[Any]:
-        answer = super()._send(method, rpc)
-        if not self.agrees:
-            pass
-        elif isinstance(rpc, VoteRequest):
-            term = rpc.term - (method == "pre_vote")  # a promise adopts no term
-            answer.set_result(VoteResponse(term, vote_granted=True))
-        else:
-            verified = rpc.prev_log_index + len(rpc.entries)
-            answer.set_result(AppendEntriesResponse(rpc.term, success=True, verified_index=verified))
-        return answer
-
-
 async def test_a_leader_is_heard_while_its_disk_works_until_that_takes_too_long() -> None:
     storage, network = GatedStorage(), Agreeing()
     raft = Raft("n1", Config("test", disk_stall_timeouts=1), network, storage)
@@ -398,142 +281,3 @@ async def test_a_follower_answers_heartbeats_while_its_disk_works_and_takes_entr
     storage.gate.set()
     assert (await appended).verified_index == 1
     await raft.shutdown()
-
-
-async def test_why_a_node_stopped_is_logged_and_is_the_cause_of_every_refusal(caplog) -> None:
-    storage = GatedStorage()
-    raft = await three(storage, Agreeing())
-    watching = asyncio.ensure_future(raft.metrics().changed())
-    waiting = asyncio.ensure_future(raft.trigger_snapshot())
-    await asyncio.sleep(0)
-
-    def fail(entries: Sequence[Entry]) -> Sequence[Any]:
-        raise KeyError("no such account")
-
-    storage.apply_to_state_machine = fail  # type: ignore[method-assign]
-    write = raft.begin_write("x")
-    refusals: list[BaseException] = []
-    for pending in (write, waiting):
-        with pytest.raises((ShuttingDown, LeadershipLost)) as refused:
-            await pending
-        refusals.append(refused.value)
-    storage.gate.set()
-    with pytest.raises(RaftStorageError) as failure:
-        await raft.wait_closed()
-    assert str(failure.value) == "the state machine failed: KeyError: 'no such account'"
-    assert isinstance(failure.value.__cause__, KeyError)
-    assert (await watching).state is State.SHUTDOWN
-    for call in (raft.client_write("y"), raft.client_read(), raft.initialize({"n1"}), raft.metrics().changed()):
-        with pytest.raises(ShuttingDown) as refused:
-            await call
-        refusals.append(refused.value)
-    assert [refusal.__cause__ for refusal in refusals] == [failure.value] * 6
-    logged = [record for record in caplog.records if record.levelname == "CRITICAL"]
-    assert [record.getMessage() for record in logged] == [f"node n1 stops: {failure.value}"]
-    assert "raise KeyError" in caplog.text  # where in the application it was
-
-
-async def test_what_a_storage_foresaw_is_logged_in_one_line(caplog) -> None:
-    storage = GatedStorage()
-
-    def fail() -> Any:
-        raise StorageError("data/00000001.log: does not have its checksum.")
-
-    storage.get_initial_state = fail  # type: ignore[method-assign]
-    raft = Raft("n1", Config("test"), Network(), storage)
-    with pytest.raises(RaftStorageError):
-        await raft.wait_closed()
-    assert [record.getMessage() for record in caplog.records] == [
-        "node n1 stops: data/00000001.log: does not have its checksum."
-    ]
-    assert "Traceback" not in caplog.text
-
-
-async def test_a_node_that_is_asked_to_stop_has_no_failure_to_tell_of(caplog) -> None:
-    raft = await alone(GatedStorage())
-    await raft.shutdown()
-    with pytest.raises(ShuttingDown) as refused:
-        await raft.client_write("x")
-    assert refused.value.__cause__ is None
-    assert caplog.records == []
-
-
-def raising(error: Exception) -> Any:
-    async def call() -> Any:
-        raise error
-
-    return call
-
-
-def bringing(answer: Any) -> Any:
-    async def call() -> Any:
-        return answer
-
-    return call
-
-
-WARNING = "node n1: pre_vote to n2 failed: {} (said once, until the reason changes)"
-
-
-@pytest.mark.parametrize(
-    ("brings", "reason"),
-    [
-        (raising(ZeroDivisionError("a bug of the network's")), "ZeroDivisionError: a bug of the network's"),
-        (bringing("garbage"), "its answer is no VoteResponse, but 'garbage'"),
-        (bringing(None), "its answer is no VoteResponse, but None"),
-        (bringing(TimeoutNowResponse(1)), "its answer is no VoteResponse, but TimeoutNowResponse(term=1)"),
-        (lambda: "at once", "TypeError: An asyncio.Future, a coroutine or an awaitable is required"),
-    ],
-)
-async def test_what_a_network_does_wrong_is_logged_once_until_the_reason_changes(brings: Any, reason: str, caplog):
-    failing = Failing(brings)
-    config = Config("test", election_timeout_min=20, election_timeout_max=30, heartbeat_interval=10)
-    raft = Raft("n1", config, failing, GatedStorage())
-    await raft.initialize({"n1", "n2"})
-    for _ in range(3):
-        await failing.asked.get()
-    assert [record.getMessage() for record in caplog.records] == [WARNING.format(reason)]
-    failing.brings = raising(KeyError(1))
-    for _ in range(3):
-        await failing.asked.get()
-    failing.brings = raising(KeyError(2))  # the numbers in it may be ports: they make no other reason
-    for _ in range(3):
-        await failing.asked.get()
-    await raft.shutdown()
-    assert [record.getMessage() for record in caplog.records] == [
-        WARNING.format(reason),
-        WARNING.format("KeyError: 1"),
-    ]
-
-
-@pytest.mark.parametrize(
-    "loss", [OSError("the cable is out"), TimeoutError(), RaftNetworkError("unplugged"), ShuttingDown()]
-)
-async def test_a_peer_that_is_away_is_for_the_network_to_log(loss: Exception, caplog) -> None:
-    failing = Failing(raising(loss))
-    config = Config("test", election_timeout_min=20, election_timeout_max=30, heartbeat_interval=10)
-    raft = Raft("n1", config, failing, GatedStorage())
-    await raft.initialize({"n1", "n2"})
-    for _ in range(3):
-        await failing.asked.get()
-    await raft.shutdown()
-    assert caplog.records == []
-
-
-async def test_an_answer_of_the_wrong_type_does_not_stop_a_leader_whose_disk_works(caplog) -> None:
-    storage, network = GatedStorage(), Agreeing()
-    raft = await three(storage, network)
-    network.agrees = False
-    write = raft.begin_write("x")
-    while not (waiting := [answer for answer in network.answers if not answer.done()]):
-        await asyncio.sleep(0)
-    for answer in waiting:
-        answer.set_result("garbage")
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert not raft.closing
-    assert "append_entries to n2 failed: its answer is no AppendEntriesResponse, but 'garbage'" in caplog.text
-    storage.gate.set()
-    await raft.shutdown()
-    with pytest.raises((ShuttingDown, LeadershipLost)):
-        await write

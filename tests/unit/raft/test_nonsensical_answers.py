@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 from raft_harness import Cluster
 
-from raftbed.nodes.raft import AppendEntriesResponse, ConflictHint, LogsSinceLast, VoteResponse
+from raftbed.nodes.raft import AppendEntriesResponse, ConflictHint, VoteResponse
 from raftbed.nodes.raft.events import Answered, Send
-from raftbed.nodes.raft.messages import MOST, InstallSnapshotResponse
+from raftbed.nodes.raft.messages import MOST
 
 
 def last_sent(cluster: Cluster, sender: str, to: str, method: str) -> Send:
@@ -60,26 +60,6 @@ def test_nonsense_about_a_log_commits_nothing_and_stops_nobody(what: str) -> Non
     cluster.run_until(lambda: lonely.done)
     cluster.run_until(cluster.together)
     assert cluster.leader() == leader
-
-
-@pytest.mark.parametrize("offset", [-1, -MOST, MOST])
-def test_a_piece_of_a_snapshot_that_cannot_be_is_not_what_is_sent_next(offset: int) -> None:
-    cluster = Cluster(3, snapshot_policy=LogsSinceLast(20), trailing_logs=5, snapshot_max_chunk_size=20)
-    leader = cluster.run_until(cluster.settled)
-    straggler = next(name for name in cluster.nodes if name != leader)
-    cluster.isolate(straggler)
-    for number in range(50):
-        cluster.write(leader, number)
-        cluster.run(3)
-    cluster.heal()
-    core = cluster.core(leader)
-    sending = cluster.run_until(
-        lambda: core.leadership and core.leadership.progress[straggler].sending, 60_000
-    )  # the first piece
-    cluster.nodes[leader].take(Answered(sending, InstallSnapshotResponse(core.term, offset)))
-    offsets = [m.request.offset for _, m in cluster.sent if m.to == straggler and m.method == "install_snapshot"]
-    assert all(0 <= asked <= sending.request.snapshot.size for asked in offsets)
-    cluster.run_until(cluster.together, 60_000)
 
 
 @pytest.mark.parametrize("term", [0, 1])
