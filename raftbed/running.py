@@ -156,12 +156,7 @@ def run_once(plan: Plan, request: RunRequest, console: Console) -> tuple[RunDire
         state = _execute_or_check(run, stop, limits, directory, console)
         if state == "interrupted":
             console.say("Interrupted: checking what was recorded.")
-        console.progress("checking")
-        results = check_run(directory, limits=limits, warn=console.warn)
-        console.progress("writing the report")
-        report = _report(directory, console)
-        show_results(console, results)
-        _tell_report(report, console)
+        results, report = _check_and_report(directory, limits, console)
     finally:
         _tell_what_stays(run, plan, directory, console)
     return directory, state, results, report
@@ -177,18 +172,22 @@ def _execute_or_check(
     except RaftbedError:
         if _has_operations(directory):
             try:
-                results = check_run(directory, limits=limits, warn=console.warn)
-                report = _report(directory, console)
-                show_results(console, results)
-                _tell_report(report, console)
+                _check_and_report(directory, limits, console)
             except RaftbedError as second:  # a disk that is still full, say; what came first is raised
                 console.warn(f"What was recorded could not be checked: {second}")
         raise
 
 
-def _tell_report(report: Path | None, console: Console) -> None:
+def _check_and_report(directory: RunDirectory, limits: Limits, console: Console) -> tuple[Results, Path | None]:
+    """Check what a run recorded, write the report, and show both."""
+    console.progress("checking")
+    results = check_run(directory, limits=limits, warn=console.warn)
+    console.progress("writing the report")
+    report = _report(directory, console)
+    show_results(console, results)
     if report is not None:
         console.result(f"  report: {report}")
+    return results, report
 
 
 def _tell_what_stays(run: Run, plan: Plan, directory: RunDirectory, console: Console) -> None:
